@@ -1,0 +1,17 @@
+//! Owns the facts: what Docker, containerd, a saved inspect or a compose file say about each workload.
+//!
+//! The types are pure; `docker`, `containerd`, `inspect` and `compose` are the sources that fill them.
+//! Nothing here judges what a workload is or may do.
+
+pub mod image;
+pub mod inventory;
+pub mod port;
+pub mod workload;
+
+pub use image::{ImageFacts, ImageRef};
+pub use inventory::Inventory;
+pub use port::{L4Proto, PortRange, Ports};
+pub use workload::{
+    Attachment, Capabilities, NetnsRef, NetworkKey, NetworkMode, Project, ProjectKind,
+    PublishedPort, Runtime, State, Wire, WireVia, Workload, WorkloadId,
+};
