@@ -7,7 +7,9 @@
 //!
 //! `docs/ARCHITECTURE.md` walks one event and one packet through these files.
 
+pub mod compile;
 pub mod input;
 pub mod metadata;
 pub mod model;
+pub mod nft;
 pub mod policy;

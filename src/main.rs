@@ -1,1 +1,2 @@
+//! The seawall binary.
 fn main() {}

@@ -70,3 +70,28 @@ impl Default for Settings {
         }
     }
 }
+
+/// What is done to denied packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenyVerdict {
+    /// Silently dropped.
+    Drop,
+    /// Dropped, and the sender is told.
+    Reject,
+}
+
+/// What is done to denied packets, by direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct DenyVerdicts {
+    /// Packets to the workload.
+    pub ingress: DenyVerdict,
+    /// Packets from the workload.
+    pub egress: DenyVerdict,
+}
+
+impl Default for DenyVerdicts {
+    fn default() -> Self {
+        Self { ingress: DenyVerdict::Drop, egress: DenyVerdict::Reject }
+    }
+}

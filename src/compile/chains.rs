@@ -1,0 +1,187 @@
+//! Owns the rules: the static chains of `table inet seawall` around whatever sets there are.
+//!
+//! A packet's path: `ingress`, `egress` or `transit` (the hooks) → `fast` → `essentials_*` → one of four judging
+//! chains by whose connection it is → `allow` or `deny_*`.
+
+use std::collections::BTreeMap;
+
+use super::expand::Role;
+use super::ruleset::{
+    Base, Chain, Comment, CtDirection, CtState, Generation, Hook, KeyKind, LookupKey, LookupRest,
+    Reject, Rule, Set, Side, Stmt, Verdict,
+};
+use crate::policy::{Action, DenyVerdict, DenyVerdicts, Direction, Mode};
+
+const TCP: u8 = 6;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+
+/// ICMPv6 neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) a container may
+/// receive, with the hop limit that proves they come from the link. No redirects.
+const LINK_IN: [(u8, u8, &str); 4] = [
+    (134, 255, "router advertisement"),
+    (135, 255, "neighbour solicitation"),
+    (136, 255, "neighbour advertisement"),
+    (130, 1, "multicast listener query"),
+];
+
+/// The same for sending. No router advertisements: a container must not become its neighbours' router (security model 4).
+const LINK_OUT: [(u8, u8, &str); 6] = [
+    (133, 255, "router solicitation"),
+    (135, 255, "neighbour solicitation"),
+    (136, 255, "neighbour advertisement"),
+    (131, 1, "multicast listener report"),
+    (132, 1, "multicast listener done"),
+    (143, 1, "multicast listener report v2"),
+];
+
+/// Every chain of the table.
+pub fn chains(
+    sets: &BTreeMap<String, Set>,
+    mode: Mode,
+    routes: bool,
+    deny: DenyVerdicts,
+    generation: Generation,
+) -> BTreeMap<String, Chain> {
+    let enforce = mode == Mode::Enforce;
+    let plain = |rules| Chain { base: None, rules };
+    let base =
+        |hook, rules| Chain { base: Some(Base { hook, priority: 0, drops: enforce }), rules };
+    let judge = |from, peer, port| plain(judging(sets, from, peer, port));
+    let chain_list = [
+        ("ingress", base(Hook::Input, hook_rules(Stmt::FromLoopback, Direction::Ingress, enforce))),
+        ("egress", base(Hook::Output, hook_rules(Stmt::ToLoopback, Direction::Egress, enforce))),
+        ("transit", base(Hook::Forward, transit_rules(routes))),
+        (
+            "fast",
+            plain(vec![rule(
+                vec![Stmt::GenerationIs(generation), Stmt::Verdict(Verdict::Accept)],
+                "connections this generation of the policy allowed",
+            )]),
+        ),
+        ("essentials_in", plain(essentials(&LINK_IN))),
+        ("essentials_out", plain(essentials(&LINK_OUT))),
+        ("in_original", judge(Direction::Ingress, Side::Source, Side::Destination)),
+        ("in_reply", judge(Direction::Egress, Side::Source, Side::Source)),
+        ("out_original", judge(Direction::Egress, Side::Destination, Side::Destination)),
+        ("out_reply", judge(Direction::Ingress, Side::Destination, Side::Source)),
+        (
+            "allow",
+            plain(vec![
+                rule(
+                    vec![Stmt::SetGeneration(generation)],
+                    "judged; lower bits are the container's own",
+                ),
+                rule(vec![Stmt::Verdict(Verdict::Accept)], ""),
+            ]),
+        ),
+        ("deny_ingress", plain(denying("in", enforce.then_some(deny.ingress)))),
+        ("deny_egress", plain(denying("out", enforce.then_some(deny.egress)))),
+        ("deny_transit", plain(denying("transit", enforce.then_some(DenyVerdict::Drop)))),
+    ];
+    chain_list.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect()
+}
+
+fn rule(statements: Vec<Stmt>, comment: &str) -> Rule {
+    Rule { statements, comment: Comment::new(comment) }
+}
+
+fn jump(chain: &str) -> Stmt {
+    Stmt::Verdict(Verdict::Jump(chain.to_owned()))
+}
+
+fn goto(chain: &str) -> Stmt {
+    Stmt::Verdict(Verdict::Goto(chain.to_owned()))
+}
+
+fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> {
+    let (essentials, original, reply, deny) = match direction {
+        Direction::Ingress => ("essentials_in", "in_original", "in_reply", "deny_ingress"),
+        Direction::Egress => ("essentials_out", "out_original", "out_reply", "deny_egress"),
+    };
+    let invalid = if enforce { Verdict::Drop } else { Verdict::Accept };
+    vec![
+        rule(vec![loopback, Stmt::Verdict(Verdict::Accept)], "the container with itself"),
+        rule(vec![jump("fast")], ""),
+        // Never rejected: a reset for a stray packet would end the container's own connection.
+        rule(
+            vec![Stmt::CtState(CtState::Invalid), Stmt::Counter, Stmt::Verdict(invalid)],
+            "packets of no connection",
+        ),
+        rule(vec![jump(essentials)], ""),
+        rule(vec![Stmt::CtDirection(CtDirection::Original), jump(original)], ""),
+        rule(vec![Stmt::CtDirection(CtDirection::Reply), jump(reply)], ""),
+        rule(vec![goto(deny)], ""),
+    ]
+}
+
+fn transit_rules(routes: bool) -> Vec<Rule> {
+    if routes {
+        vec![rule(vec![Stmt::Verdict(Verdict::Accept)], "the model forwards packets for others")]
+    } else {
+        vec![rule(vec![goto("deny_transit")], "")]
+    }
+}
+
+fn essentials(link: &[(u8, u8, &str)]) -> Vec<Rule> {
+    let related = |protocol| {
+        let statements = vec![
+            Stmt::CtState(CtState::Related),
+            Stmt::L4Proto(protocol),
+            Stmt::Verdict(Verdict::Accept),
+        ];
+        rule(statements, "errors about a connection, path MTU")
+    };
+    let neighbour = |(icmp_type, hop_limit, what): &(u8, u8, &str)| {
+        let statements = vec![
+            Stmt::HopLimit(*hop_limit),
+            Stmt::Icmp6Type(*icmp_type),
+            Stmt::Verdict(Verdict::Accept),
+        ];
+        rule(statements, what)
+    };
+    [related(ICMP), related(ICMP6)].into_iter().chain(link.iter().map(neighbour)).collect()
+}
+
+/// Asks the sets of one direction: deny sets first, then allow sets.
+fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side) -> Vec<Rule> {
+    // By the hook the packet is met in, not by whose connection it is.
+    let deny = if peer == Side::Source { "deny_ingress" } else { "deny_egress" };
+    let roles = Role::all().filter(|role| role.direction == from);
+    roles
+        .flat_map(|role| {
+            let own = sets.keys().filter(move |name| Role::of(name) == Some(role));
+            own.map(move |name| {
+                let rest = match role.kind {
+                    KeyKind::Tuple => LookupRest::Port(port),
+                    KeyKind::Ping => LookupRest::IcmpType,
+                };
+                let key = LookupKey { family: role.family, address: peer, rest };
+                let verdict = match role.action {
+                    Action::Allow => goto("allow"),
+                    Action::Deny => goto(deny),
+                };
+                rule(vec![Stmt::Lookup { key, set: name.clone() }, verdict], "")
+            })
+        })
+        .collect()
+}
+
+/// Logs within limits, counts exactly, and then does what is set; `None` observes.
+fn denying(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule> {
+    let word = if verdict.is_some() { "deny" } else { "observe" };
+    let mut rules = vec![
+        rule(vec![Stmt::Log(format!("seawall {word} {direction} "))], ""),
+        rule(vec![Stmt::Counter], "every packet no statement allows"),
+    ];
+    match verdict {
+        None => rules.push(rule(vec![Stmt::Verdict(Verdict::Accept)], "observed only")),
+        Some(DenyVerdict::Drop) => rules.push(rule(vec![Stmt::Verdict(Verdict::Drop)], "")),
+        Some(DenyVerdict::Reject) => {
+            let reset = vec![Stmt::L4Proto(TCP), Stmt::Reject(Reject::TcpReset)];
+            rules.push(rule(reset, ""));
+            rules.push(rule(vec![Stmt::Reject(Reject::AdminProhibited)], ""));
+        }
+    }
+    rules
+}

@@ -1,0 +1,265 @@
+//! Owns turning statements into set elements: parties become addresses, traffic becomes protocol and port.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::intervals::{Cuboid, disjoint};
+use super::ruleset::{Comment, Element, Family, Key, KeyKind, Set};
+use crate::metadata::{Inventory, Workload};
+use crate::policy::{
+    Action, Direction, INTERNET_V4, INTERNET_V6, Peer, Policy, Settings, Statement, Traffic,
+};
+
+/// Ranges of at most this many ports become single elements, so that a peer coming or going stays a matter of elements.
+const MAX_EXPANDED_PORTS: u32 = 32;
+
+/// ICMP echo request and reply types (RFC 792, RFC 4443).
+const ECHO: [(Family, u8, u8); 2] = [(Family::V4, 8, 0), (Family::V6, 128, 129)];
+
+/// What one set is for. Its name follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Role {
+    /// Deny sets are asked before allow sets.
+    pub action: Action,
+    /// Whose connections.
+    pub direction: Direction,
+    /// What its keys are.
+    pub kind: KeyKind,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Whether it holds intervals.
+    pub interval: bool,
+}
+
+impl Role {
+    /// The set's name, or its beginning where a hash of the content follows.
+    pub fn name(&self) -> String {
+        format!(
+            "{}{}{}{}{}",
+            if self.action == Action::Deny { "deny_" } else { "" },
+            if self.kind == KeyKind::Ping { "ping_" } else { "" },
+            if self.direction == Direction::Ingress { "in" } else { "out" },
+            if self.interval { "_net" } else { "" },
+            self.family.digit()
+        )
+    }
+
+    /// The role a set's name tells, if it is a name seawall gives.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::all().find(|role| {
+            let own = role.name();
+            match name.strip_prefix(&own) {
+                Some("") => !role.interval,
+                Some(rest) => role.interval && rest.starts_with('_'),
+                None => false,
+            }
+        })
+    }
+
+    /// Every role: deny before allow, exact before interval.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Action::Deny, Action::Allow].into_iter().flat_map(|action| {
+            [Direction::Ingress, Direction::Egress].into_iter().flat_map(move |direction| {
+                [KeyKind::Tuple, KeyKind::Ping].into_iter().flat_map(move |kind| {
+                    [false, true].into_iter().flat_map(move |interval| {
+                        Family::BOTH.into_iter().map(move |family| Self {
+                            action,
+                            direction,
+                            kind,
+                            family,
+                            interval,
+                        })
+                    })
+                })
+            })
+        })
+    }
+
+    /// Whether the set is there even when nothing is in it: the exact allow sets, which change most.
+    fn is_permanent(&self) -> bool {
+        self.action == Action::Allow && !self.interval
+    }
+
+    fn comment(&self) -> Comment {
+        let who = match (self.direction, self.action) {
+            (Direction::Ingress, Action::Allow) => "clients that may connect",
+            (Direction::Egress, Action::Allow) => "servers that may be reached",
+            (Direction::Ingress, Action::Deny) => "clients denied by a statement",
+            (Direction::Egress, Action::Deny) => "servers denied by a statement",
+        };
+        let key = match self.kind {
+            KeyKind::Tuple => "protocol . server port",
+            KeyKind::Ping => "ICMP type",
+        };
+        Comment::new(&format!("{who}: address . {key}"))
+    }
+}
+
+/// All sets of a netns, by name: those that are always there, and those with something in them.
+pub fn sets(
+    members: &[&Policy],
+    owner: &Workload,
+    inventory: &Inventory,
+    settings: &Settings,
+) -> BTreeMap<String, Set> {
+    let mut exact: BTreeMap<Role, BTreeMap<Element, Comment>> = BTreeMap::new();
+    let mut boxes: BTreeMap<Role, Vec<(Cuboid, Comment)>> = BTreeMap::new();
+    for statement in members.iter().flat_map(|policy| &policy.statements) {
+        let comment = Comment::new(&statement.peer.to_string());
+        for (first, last) in addresses(statement, owner, inventory, settings) {
+            for cell in cells(statement, first, last) {
+                let mut role = cell.role(statement);
+                if cell.is_exact() {
+                    for element in cell.elements() {
+                        exact.entry(role).or_default().entry(element).or_insert(comment.clone());
+                    }
+                } else {
+                    role.interval = true;
+                    boxes.entry(role).or_default().push((cell.into_cuboid(), comment.clone()));
+                }
+            }
+        }
+    }
+    let exact_roles = Role::all().filter(|role| !role.interval);
+    let exact_sets = exact_roles.filter_map(|role| {
+        let elements = exact.remove(&role).unwrap_or_default();
+        let wanted = role.is_permanent() || !elements.is_empty();
+        wanted.then(|| (role.name(), set(role, elements)))
+    });
+    let mut all: BTreeMap<String, Set> = exact_sets.collect();
+    all.extend(boxes.into_iter().map(|(role, boxes)| {
+        let elements = disjoint(boxes);
+        (format!("{}_{:016x}", role.name(), content_hash(&elements)), set(role, elements))
+    }));
+    all
+}
+
+fn set(role: Role, elements: BTreeMap<Element, Comment>) -> Set {
+    Set {
+        family: role.family,
+        kind: role.kind,
+        interval: role.interval,
+        comment: role.comment(),
+        elements,
+    }
+}
+
+/// The inclusive address ranges of a statement's peer, as this netns can meet them.
+fn addresses(
+    statement: &Statement,
+    owner: &Workload,
+    inventory: &Inventory,
+    settings: &Settings,
+) -> Vec<(IpAddr, IpAddr)> {
+    let single = |address: IpAddr| (address, address);
+    match &statement.peer {
+        Peer::Workloads { members, .. } => members
+            .iter()
+            .filter_map(|member| inventory.get(inventory.netns_owner(member)))
+            .filter(|peer| peer.id != owner.id)
+            .flat_map(|peer| {
+                let shared = |(key, _): &(&_, &_)| owner.networks.contains_key(*key);
+                peer.networks
+                    .iter()
+                    .filter(shared)
+                    .flat_map(|(_, attachment)| attachment.addresses.iter().copied().map(single))
+            })
+            .collect(),
+        Peer::Host => {
+            let gateways = owner.networks.values().flat_map(|attachment| &attachment.gateways);
+            gateways.copied().map(single).collect()
+        }
+        Peer::Dns => {
+            let resolvers = settings.resolvers.as_ref().unwrap_or(&owner.resolvers);
+            resolvers.iter().copied().map(single).collect()
+        }
+        Peer::World => vec![
+            (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)),
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::from(u128::MAX))),
+        ],
+        Peer::Internet => {
+            let v4 = INTERNET_V4.iter().map(|(a, b)| (IpAddr::V4(*a), IpAddr::V4(*b)));
+            let v6 = INTERNET_V6.iter().map(|(a, b)| (IpAddr::V6(*a), IpAddr::V6(*b)));
+            v4.chain(v6).collect()
+        }
+        Peer::Cidr(network) => match network {
+            ipnetwork::IpNetwork::V4(net) => {
+                vec![(IpAddr::V4(net.network()), IpAddr::V4(net.broadcast()))]
+            }
+            ipnetwork::IpNetwork::V6(net) => {
+                vec![(IpAddr::V6(net.network()), IpAddr::V6(net.broadcast()))]
+            }
+        },
+    }
+}
+
+/// One kind of traffic with one address range.
+struct Cell {
+    first: IpAddr,
+    last: IpAddr,
+    kind: KeyKind,
+    selector: u8,
+    ports: (u16, u16),
+}
+
+fn cells(statement: &Statement, first: IpAddr, last: IpAddr) -> Vec<Cell> {
+    let family = Family::of(first);
+    let cell = |kind, selector, ports| Cell { first, last, kind, selector, ports };
+    statement
+        .traffic
+        .iter()
+        .flat_map(|traffic| match traffic {
+            Traffic::Ports(ports) => {
+                let range = (ports.range.first(), ports.range.last());
+                vec![cell(KeyKind::Tuple, ports.proto.number(), range)]
+            }
+            // The reply's type as well: a reply is judged again after a revocation.
+            Traffic::Ping => ECHO
+                .iter()
+                .filter(|(of, ..)| *of == family)
+                .flat_map(|(_, request, reply)| [*request, *reply])
+                .map(|icmp_type| cell(KeyKind::Ping, icmp_type, (0, 0)))
+                .collect(),
+        })
+        .collect()
+}
+
+impl Cell {
+    fn role(&self, statement: &Statement) -> Role {
+        Role {
+            action: statement.action,
+            direction: statement.direction,
+            kind: self.kind,
+            family: Family::of(self.first),
+            interval: false,
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        let span = u32::from(self.ports.1 - self.ports.0) + 1;
+        self.first == self.last && span <= MAX_EXPANDED_PORTS
+    }
+
+    fn key(&self, port: u16) -> Key {
+        Key { address: self.first, selector: self.selector, port }
+    }
+
+    fn elements(&self) -> impl Iterator<Item = Element> + '_ {
+        (self.ports.0..=self.ports.1).map(|port| Element::exact(self.key(port)))
+    }
+
+    fn into_cuboid(self) -> Cuboid {
+        Cuboid { addresses: (self.first, self.last), selector: self.selector, ports: self.ports }
+    }
+}
+
+/// FNV-1a over the elements: the same content has the same name on every host and in every build.
+fn content_hash(elements: &BTreeMap<Element, Comment>) -> u64 {
+    let text = elements
+        .iter()
+        .map(|(element, comment)| format!("{element:?}{}\n", comment.as_str()))
+        .collect::<String>();
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

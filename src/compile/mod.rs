@@ -1,0 +1,43 @@
+//! Owns compiling: policies and addresses in, one [`Ruleset`] per network namespace out.
+//!
+//! Pure. Chains are static, sets are dynamic: which peers exist shows in set elements, never in rules.
+//! `expand` turns statements into elements, `intervals` makes ranges disjoint, `chains` writes the rules around the
+//! sets, `interpret` says what a ruleset does to a packet.
+
+pub mod chains;
+pub mod expand;
+pub mod interpret;
+pub mod intervals;
+pub mod ruleset;
+
+use crate::metadata::Inventory;
+use crate::policy::{DenyVerdicts, Mode, Policy, Settings};
+
+pub use interpret::{Outcome, Packet, interpret};
+pub use ruleset::{Generation, Ruleset, TABLE};
+
+/// What compiling depends on besides policies and addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What is done to denied packets.
+    pub deny: DenyVerdicts,
+    /// The settings policies were generated with; resolvers are taken from here.
+    pub settings: Settings,
+}
+
+/// Compiles the policies of all workloads of one netns.
+///
+/// The netns is that of the first policy's workload. Its ruleset allows what any member's policy allows and no
+/// member's denies (design: one table with the union). The weakest mode of the members counts, since their packets
+/// cannot be told apart. Returns `None` when the netns is not to be touched: no members, or one is in mode off.
+pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) -> Option<Ruleset> {
+    let mode = members.iter().map(|policy| policy.mode).min()?;
+    if mode == Mode::Off {
+        return None;
+    }
+    let owner = inventory.get(inventory.netns_owner(&members.first()?.workload))?;
+    let sets = expand::sets(members, owner, inventory, &options.settings);
+    let routes = members.iter().any(|policy| policy.routes);
+    let chains = chains::chains(&sets, mode, routes, options.deny, Generation::FIRST);
+    Some(Ruleset { chains, sets })
+}

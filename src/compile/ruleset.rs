@@ -1,0 +1,395 @@
+//! Owns [`Ruleset`]: the typed form of one netns' table `inet seawall`, the same whether wanted or read back.
+//!
+//! Only what seawall itself writes can be said here; anything else found in the kernel is [`Stmt::Foreign`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::input::Text;
+
+/// The table's name; its family is `inet`.
+pub const TABLE: &str = "seawall";
+
+/// The NFLOG group denials are sent to (`nflog` in `nft(8)`: `log group`).
+pub const LOG_GROUP: u16 = 5747;
+
+/// A comment in the ruleset: printable ASCII without quotes and backslashes, at most 120 bytes
+/// (nft and the kernel keep 128 at most). Security model 7.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Comment(String);
+
+impl Comment {
+    /// Makes a comment of any text; what may not stand there becomes `?`.
+    pub fn new(raw: &str) -> Self {
+        let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\') || c == ' ';
+        Self(raw.chars().map(|c| if allowed(c) { c } else { '?' }).take(120).collect())
+    }
+
+    /// The comment; empty means none.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&Text> for Comment {
+    fn from(text: &Text) -> Self {
+        Self::new(text.as_str())
+    }
+}
+
+/// A ruleset's revision: 1 to 65535, carried in the upper 16 bits of the conntrack mark.
+/// A connection accepted under an older one is judged again on its next packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Generation(u16);
+
+impl Generation {
+    /// The revision of a table that never revoked anything.
+    pub const FIRST: Self = Self(1);
+    /// The bits of the conntrack mark that hold the generation; the others belong to the container.
+    pub const MASK: u32 = 0xffff_0000;
+
+    /// The next revision. After 65535 comes 1 again; 0 is the mark of a connection nobody judged.
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(1))
+    }
+
+    /// The mark a judged connection carries.
+    pub fn mark(self) -> u32 {
+        u32::from(self.0) << 16
+    }
+
+    /// The generation a mark carries.
+    pub fn from_mark(mark: u32) -> Option<Self> {
+        let generation = (mark >> 16) as u16;
+        (generation != 0 && mark & !Self::MASK == 0).then_some(Self(generation))
+    }
+}
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// `4` or `6`.
+    pub fn digit(self) -> char {
+        match self {
+            Self::V4 => '4',
+            Self::V6 => '6',
+        }
+    }
+}
+
+/// What a set's elements are made of, after the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// `address . protocol . port`
+    Tuple,
+    /// `address . icmp type`
+    Ping,
+}
+
+/// One end of an element: an address, then protocol and port, or the ICMP type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Key {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// IANA protocol number, or ICMP type.
+    pub selector: u8,
+    /// Port; 0 for ICMP.
+    pub port: u16,
+}
+
+/// An element: every key between `first` and `last`, field by field, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Element {
+    /// Lowest key.
+    pub first: Key,
+    /// Highest key; equal to `first` in sets without intervals.
+    pub last: Key,
+}
+
+impl Element {
+    /// An element that is one key.
+    pub fn exact(key: Key) -> Self {
+        Self { first: key, last: key }
+    }
+
+    /// Whether the key lies within.
+    pub fn contains(&self, key: &Key) -> bool {
+        (self.first.address..=self.last.address).contains(&key.address)
+            && (self.first.selector..=self.last.selector).contains(&key.selector)
+            && (self.first.port..=self.last.port).contains(&key.port)
+    }
+}
+
+/// A named set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Set {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// What its elements are made of.
+    pub kind: KeyKind,
+    /// Whether elements may be intervals. Such a set is never changed: its name carries a hash of its content.
+    pub interval: bool,
+    /// What it is for.
+    pub comment: Comment,
+    /// Elements, each with what it stands for.
+    #[serde(serialize_with = "serialize_elements")]
+    pub elements: BTreeMap<Element, Comment>,
+}
+
+fn serialize_elements<S: serde::Serializer>(
+    elements: &BTreeMap<Element, Comment>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(elements.iter())
+}
+
+/// The field of the IP header an address is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Source address and port.
+    Source,
+    /// Destination address and port.
+    Destination,
+}
+
+/// What a rule's statement looks a key up by: whose address, and whose port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LookupKey {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Which address: the peer's.
+    pub address: Side,
+    /// What follows the address.
+    pub rest: LookupRest,
+}
+
+/// What follows the address in a looked-up key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LookupRest {
+    /// Protocol, and the source or destination port: the port of the connection's server.
+    Port(Side),
+    /// The ICMP type.
+    IcmpType,
+}
+
+/// What happens to a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It passes this table.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// Go on in another chain, and come back.
+    Jump(String),
+    /// Go on in another chain.
+    Goto(String),
+    /// Back to the calling chain.
+    Return,
+}
+
+/// How a rejected sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reject {
+    /// TCP reset.
+    TcpReset,
+    /// ICMP(v6) destination unreachable, administratively prohibited.
+    AdminProhibited,
+}
+
+/// A connection's state or direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CtState {
+    /// Belongs to no connection and starts none.
+    Invalid,
+    /// An error about a connection, or what a connection tracking helper expects.
+    Related,
+}
+
+/// A connection's direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CtDirection {
+    /// From client to server.
+    Original,
+    /// From server to client.
+    Reply,
+}
+
+/// One statement of a rule: a match, or what is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stmt {
+    /// The packet came in through `lo`.
+    FromLoopback,
+    /// The packet goes out through `lo`.
+    ToLoopback,
+    /// The connection was accepted under this generation.
+    GenerationIs(Generation),
+    /// The connection's state.
+    CtState(CtState),
+    /// The packet's direction.
+    CtDirection(CtDirection),
+    /// The transport protocol (IANA number).
+    L4Proto(u8),
+    /// IPv6 hop limit.
+    HopLimit(u8),
+    /// ICMPv6 type.
+    Icmp6Type(u8),
+    /// The key is in the set.
+    Lookup {
+        /// What is looked up.
+        key: LookupKey,
+        /// The set's name.
+        set: String,
+    },
+    /// Count packets and bytes.
+    Counter,
+    /// Log to [`LOG_GROUP`] with this prefix, 10 a second, 20 at once.
+    Log(String),
+    /// Mark the connection as accepted under this generation.
+    SetGeneration(Generation),
+    /// Tell the sender.
+    Reject(Reject),
+    /// A verdict.
+    Verdict(Verdict),
+    /// Something seawall does not write, in words.
+    Foreign(String),
+}
+
+/// A rule: its statements from left to right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// Statements.
+    pub statements: Vec<Stmt>,
+    /// Why it is there.
+    pub comment: Comment,
+}
+
+/// Where the kernel calls a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Base {
+    /// The hook.
+    pub hook: Hook,
+    /// Priority; `filter` is 0.
+    pub priority: i32,
+    /// Whether a packet that reaches the end of the chain is dropped. Never the only guard: the last rule decides.
+    pub drops: bool,
+}
+
+/// Netfilter's hooks for packets of the netns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// To the netns' own sockets.
+    Input,
+    /// Passing through.
+    Forward,
+    /// From the netns' own sockets.
+    Output,
+    /// Any other hook; seawall uses none.
+    Other(u32),
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Chain {
+    /// Where the kernel calls it; `None` for a chain only other chains lead to.
+    pub base: Option<Base>,
+    /// Rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// The content of table `inet seawall` in one netns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ruleset {
+    /// Chains by name.
+    pub chains: BTreeMap<String, Chain>,
+    /// Sets by name.
+    pub sets: BTreeMap<String, Set>,
+}
+
+impl Ruleset {
+    /// The generation its rules accept, if they agree on one.
+    pub fn generation(&self) -> Option<Generation> {
+        let mut found = self.statements().filter_map(|statement| match statement {
+            Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) => Some(*generation),
+            _ => None,
+        });
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
+    }
+
+    /// The same ruleset under another generation.
+    pub fn at_generation(mut self, new: Generation) -> Self {
+        for chain in self.chains.values_mut() {
+            for statement in chain.rules.iter_mut().flat_map(|rule| &mut rule.statements) {
+                if let Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) = statement
+                {
+                    *generation = new;
+                }
+            }
+        }
+        self
+    }
+
+    /// Every statement of every rule.
+    pub fn statements(&self) -> impl Iterator<Item = &Stmt> {
+        self.chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_cannot_leave_their_quotes() {
+        let comment = Comment::new("a\" drop\n}\\ é");
+        assert_eq!(comment.as_str(), "a? drop?}? ?");
+        assert_eq!(Comment::new(&"x".repeat(500)).as_str().len(), 120);
+    }
+
+    #[test]
+    fn generations_wrap_and_never_become_zero() {
+        let last = Generation::from_mark(0xffff_0000).unwrap();
+        assert_eq!(last.next(), Generation::FIRST);
+        assert_eq!(Generation::from_mark(0), None);
+        assert_eq!(Generation::from_mark(Generation::FIRST.mark()), Some(Generation::FIRST));
+    }
+}

@@ -1,0 +1,283 @@
+//! Owns planning: the smallest transaction that leads from what the kernel holds to what is wanted.
+//!
+//! Pure. The order of operations is the order of the batch: what is needed first is made first, what is still
+//! referred to is removed last, so that the kernel accepts it and no packet meets half a ruleset (security model 6).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::render;
+use crate::compile::expand::Role;
+use crate::compile::ruleset::{
+    Base, Chain, Comment, Element, Generation, Rule, Ruleset, Set, Stmt,
+};
+use crate::policy::Action;
+
+/// One change of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Make the table.
+    AddTable,
+    /// Remove the table with all that is in it.
+    DeleteTable,
+    /// Make a chain, or set an existing base chain's policy.
+    AddChain {
+        /// Its name.
+        chain: String,
+        /// Where it is hooked.
+        base: Option<Base>,
+    },
+    /// Remove an empty chain nobody leads to.
+    DeleteChain {
+        /// Its name.
+        chain: String,
+    },
+    /// Remove all rules of a chain.
+    FlushChain {
+        /// Its name.
+        chain: String,
+    },
+    /// Append a rule.
+    AddRule {
+        /// Its chain.
+        chain: String,
+        /// The rule.
+        rule: Rule,
+    },
+    /// Make a set with nothing in it.
+    AddSet {
+        /// Its name.
+        name: String,
+        /// The set; elements are added by operations of their own.
+        set: Set,
+    },
+    /// Remove a set no rule uses.
+    DeleteSet {
+        /// Its name.
+        name: String,
+    },
+    /// Add elements.
+    AddElements {
+        /// The set's name.
+        name: String,
+        /// A set of the same type, holding the elements to add.
+        set: Set,
+    },
+    /// Remove elements.
+    DeleteElements {
+        /// The set's name.
+        name: String,
+        /// A set of the same type, holding the elements to remove.
+        set: Set,
+    },
+}
+
+/// What is to be done to one netns' table, in order, and what it holds afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The changes.
+    pub ops: Vec<Op>,
+    /// The table's content once they are done; `None` when it is removed.
+    pub target: Option<Ruleset>,
+    /// Whether something that was allowed no longer is: every connection is judged again.
+    pub revokes: bool,
+}
+
+impl Transaction {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Whether only elements of existing sets change.
+    pub fn is_elements_only(&self) -> bool {
+        self.ops.iter().all(|op| matches!(op, Op::AddElements { .. } | Op::DeleteElements { .. }))
+    }
+}
+
+/// Plans from `actual` (`None`: there is no table) to `wanted` (`None`: there shall be none).
+///
+/// The generation of `wanted` is not looked at: the transaction keeps the table's own, and takes the next one when
+/// something is revoked.
+pub fn plan(actual: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Transaction {
+    let (ops, target, revokes) = match (actual, wanted) {
+        (None, None) => (Vec::new(), None, false),
+        (Some(_), None) => (vec![Op::DeleteTable], None, false),
+        (None, Some(wanted)) => {
+            let target = wanted.clone().at_generation(Generation::FIRST);
+            let mut ops = vec![Op::AddTable];
+            ops.extend(changes(&empty(), &target));
+            (ops, Some(target), false)
+        }
+        (Some(actual), Some(wanted)) => {
+            let revokes = is_revoking(actual, wanted);
+            let target = wanted.clone().at_generation(generation(actual, revokes));
+            let ops = if needs_rebuild(actual, &target) {
+                let mut ops = vec![Op::DeleteTable, Op::AddTable];
+                ops.extend(changes(&empty(), &target));
+                ops
+            } else {
+                changes(actual, &target)
+            };
+            (ops, Some(target), revokes)
+        }
+    };
+    Transaction { ops, target, revokes }
+}
+
+fn empty() -> Ruleset {
+    Ruleset { chains: BTreeMap::new(), sets: BTreeMap::new() }
+}
+
+/// The generation to write: the kernel's own, or one that no rule in the kernel accepts.
+fn generation(actual: &Ruleset, revokes: bool) -> Generation {
+    match actual.generation() {
+        Some(generation) if revokes => generation.next(),
+        Some(generation) => generation,
+        None => {
+            let present = actual.statements().filter_map(|statement| match statement {
+                Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) => {
+                    Some(*generation)
+                }
+                _ => None,
+            });
+            present.max().map_or(Generation::FIRST, Generation::next)
+        }
+    }
+}
+
+/// Whether a connection allowed by `actual` might not be allowed by `wanted`.
+fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
+    let keeps_all = |action: Action, from: &Ruleset, to: &Ruleset| {
+        let elements = |ruleset: &Ruleset| -> BTreeMap<(Role, Element), Comment> {
+            let sets = ruleset.sets.iter().filter_map(|(name, set)| Some((Role::of(name)?, set)));
+            sets.filter(|(role, _)| role.action == action)
+                .flat_map(|(role, set)| {
+                    set.elements.iter().map(move |(e, c)| ((role, *e), c.clone()))
+                })
+                .collect()
+        };
+        let to = elements(to);
+        elements(from).iter().all(|(key, comment)| to.get(key) == Some(comment))
+    };
+    // The chains that carry the generation, whatever it is.
+    let marking = |ruleset: &Ruleset| {
+        let same = ruleset.clone().at_generation(Generation::FIRST);
+        ["fast", "allow"].map(|name| same.chains.get(name).cloned())
+    };
+    !keeps_all(Action::Allow, actual, wanted)
+        || !keeps_all(Action::Deny, wanted, actual)
+        || marking(actual) != marking(wanted)
+        || actual.generation().is_none()
+}
+
+/// Whether something stands under a name of ours that cannot be changed in place.
+fn needs_rebuild(actual: &Ruleset, target: &Ruleset) -> bool {
+    let hook = |chain: &Chain| chain.base.map(|base| (base.hook, base.priority));
+    let other_chain = target.chains.iter().any(|(name, chain)| {
+        actual.chains.get(name).is_some_and(|present| hook(present) != hook(chain))
+    });
+    let other_set = target.sets.iter().any(|(name, set)| {
+        actual.sets.get(name).is_some_and(|present| !is_same_type(present, set))
+    });
+    other_chain || other_set
+}
+
+fn is_same_type(left: &Set, right: &Set) -> bool {
+    (left.family, left.kind, left.interval, &left.comment)
+        == (right.family, right.kind, right.interval, &right.comment)
+}
+
+fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
+    let mut ops = Vec::new();
+    let mut removed = Vec::new();
+    for (name, set) in &target.sets {
+        let present = actual.sets.get(name);
+        if present.is_none() {
+            ops.push(Op::AddSet { name: name.clone(), set: without_elements(set) });
+        }
+        let old = present.map(|present| &present.elements);
+        let stale = |(e, c): &(&Element, &Comment)| set.elements.get(*e) != Some(*c);
+        let gone = with_elements(set, old.into_iter().flatten().filter(stale));
+        let is_new = |(e, c): &(&Element, &Comment)| old.and_then(|old| old.get(*e)) != Some(*c);
+        let new = with_elements(set, set.elements.iter().filter(is_new));
+        // An element whose meaning changes is removed before it is added again.
+        if !gone.elements.is_empty() {
+            ops.push(Op::DeleteElements { name: name.clone(), set: gone });
+        }
+        if !new.elements.is_empty() {
+            ops.push(Op::AddElements { name: name.clone(), set: new });
+        }
+    }
+    for (name, chain) in &target.chains {
+        if actual.chains.get(name).map(|present| present.base) != Some(chain.base) {
+            ops.push(Op::AddChain { chain: name.clone(), base: chain.base });
+        }
+    }
+    for (name, chain) in &target.chains {
+        let present = actual.chains.get(name).map_or(&[][..], |present| &present.rules);
+        if present == chain.rules {
+            continue;
+        }
+        if !present.is_empty() {
+            ops.push(Op::FlushChain { chain: name.clone() });
+        }
+        ops.extend(
+            chain.rules.iter().map(|rule| Op::AddRule { chain: name.clone(), rule: rule.clone() }),
+        );
+    }
+    for (name, chain) in &actual.chains {
+        if !target.chains.contains_key(name) {
+            if !chain.rules.is_empty() {
+                ops.push(Op::FlushChain { chain: name.clone() });
+            }
+            removed.push(Op::DeleteChain { chain: name.clone() });
+        }
+    }
+    let stale_sets = actual.sets.keys().filter(|name| !target.sets.contains_key(*name));
+    removed.extend(stale_sets.map(|name| Op::DeleteSet { name: name.clone() }));
+    ops.append(&mut removed);
+    ops
+}
+
+fn without_elements(set: &Set) -> Set {
+    Set { elements: BTreeMap::new(), ..set.clone() }
+}
+
+fn with_elements<'a>(set: &Set, elements: impl Iterator<Item = (&'a Element, &'a Comment)>) -> Set {
+    let elements = elements.map(|(element, comment)| (*element, comment.clone())).collect();
+    Set {
+        family: set.family,
+        kind: set.kind,
+        interval: set.interval,
+        comment: set.comment.clone(),
+        elements,
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = |set: &Set| {
+            let all = set.elements.iter().map(|(e, c)| render::element_text(set, e, c));
+            all.collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::AddTable => f.write_str("add table"),
+            Self::DeleteTable => f.write_str("delete table"),
+            Self::AddChain { chain, .. } => write!(f, "add chain {chain}"),
+            Self::DeleteChain { chain } => write!(f, "delete chain {chain}"),
+            Self::FlushChain { chain } => write!(f, "flush chain {chain}"),
+            Self::AddRule { chain, rule } => {
+                write!(f, "add rule {chain} {}", render::rule_text(rule))
+            }
+            Self::AddSet { name, .. } => write!(f, "add set {name}"),
+            Self::DeleteSet { name } => write!(f, "delete set {name}"),
+            Self::AddElements { name, set } => {
+                write!(f, "add element {name} {{ {} }}", listed(set))
+            }
+            Self::DeleteElements { name, set } => {
+                write!(f, "delete element {name} {{ {} }}", listed(set))
+            }
+        }
+    }
+}

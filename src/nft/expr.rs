@@ -1,0 +1,403 @@
+//! Owns the two ways of saying one rule: seawall's statements, and the kernel's expressions with registers.
+//!
+//! `lower` writes the expressions that `nft(8)` 1.0.6 writes for the same text; `lift` is its inverse and turns
+//! anything else into [`Stmt::Foreign`]. Constants: `linux/netfilter/nf_tables.h`.
+
+use crate::compile::ruleset::{
+    CtDirection, CtState, Family, Generation, LOG_GROUP, LookupKey, LookupRest, Reject, Side, Stmt,
+    Verdict,
+};
+
+/// One kernel expression, normalised: registers as 32-bit register numbers (0 to 15), counters without their counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    /// `meta`: load a property of the packet.
+    Meta {
+        /// `NFT_META_*`.
+        key: u32,
+        /// Register.
+        dreg: u32,
+    },
+    /// `ct`: load a property of the connection.
+    CtLoad {
+        /// `NFT_CT_*`.
+        key: u32,
+        /// Register.
+        dreg: u32,
+    },
+    /// `ct`: set a property of the connection.
+    CtSet {
+        /// `NFT_CT_*`.
+        key: u32,
+        /// Register.
+        sreg: u32,
+    },
+    /// `payload`: load bytes of a header.
+    Payload {
+        /// `NFT_PAYLOAD_*_HEADER`.
+        base: u32,
+        /// First byte.
+        offset: u32,
+        /// How many.
+        len: u32,
+        /// Register.
+        dreg: u32,
+    },
+    /// `bitwise`: `reg = (reg & mask) ^ xor`.
+    Bitwise {
+        /// Register, source and destination.
+        reg: u32,
+        /// Mask.
+        mask: Vec<u8>,
+        /// Xor.
+        xor: Vec<u8>,
+    },
+    /// `cmp`.
+    Cmp {
+        /// `NFT_CMP_*`.
+        op: u32,
+        /// Register.
+        sreg: u32,
+        /// Compared with.
+        data: Vec<u8>,
+    },
+    /// `lookup`: the key that starts in the register is in the set.
+    Lookup {
+        /// Set name.
+        set: String,
+        /// Register.
+        sreg: u32,
+    },
+    /// `counter`.
+    Counter,
+    /// `limit`, in packets.
+    Limit {
+        /// How many.
+        rate: u64,
+        /// In how many seconds.
+        unit: u64,
+        /// At once.
+        burst: u32,
+    },
+    /// `log` to an NFLOG group.
+    Log {
+        /// Prefix.
+        prefix: String,
+        /// Group.
+        group: u16,
+    },
+    /// `reject`.
+    Reject {
+        /// `NFT_REJECT_*`.
+        kind: u32,
+        /// `NFT_REJECT_ICMPX_*`.
+        code: u8,
+    },
+    /// `immediate` with a verdict.
+    Verdict(Verdict),
+    /// Anything else, by name.
+    Other(String),
+}
+
+const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+const CT_MARK: u32 = 3;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+const EQ: u32 = 0;
+const NEQ: u32 = 1;
+const REJECT_TCP_RST: u32 = 1;
+const REJECT_ICMPX: u32 = 2;
+const ICMPX_ADMIN_PROHIBITED: u8 = 3;
+/// The loopback interface's index in every netns (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+const LOG_RATE: u64 = 10;
+const LOG_BURST: u32 = 20;
+
+fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
+
+fn icmp(family: Family) -> u8 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 58,
+    }
+}
+
+/// Offset and length of an address in its header (RFC 791, RFC 8200).
+fn address_field(family: Family, side: Side) -> (u32, u32) {
+    match (family, side) {
+        (Family::V4, Side::Source) => (12, 4),
+        (Family::V4, Side::Destination) => (16, 4),
+        (Family::V6, Side::Source) => (8, 16),
+        (Family::V6, Side::Destination) => (24, 16),
+    }
+}
+
+fn is_byte(dreg_key: u32, value: u8) -> [Expr; 2] {
+    [Expr::Meta { key: dreg_key, dreg: 0 }, Expr::Cmp { op: EQ, sreg: 0, data: vec![value] }]
+}
+
+fn payload_byte(base: u32, offset: u32, value: u8) -> [Expr; 2] {
+    [
+        Expr::Payload { base, offset, len: 1, dreg: 0 },
+        Expr::Cmp { op: EQ, sreg: 0, data: vec![value] },
+    ]
+}
+
+fn ne_bytes(value: u32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+/// The state's bit in `NFT_CT_STATE`.
+fn state_bit(state: CtState) -> u32 {
+    match state {
+        CtState::Invalid => 1,
+        CtState::Related => 4,
+    }
+}
+
+/// The expressions of a statement. A statement that is not seawall's own has none.
+pub fn lower(statement: &Stmt) -> Vec<Expr> {
+    match statement {
+        Stmt::FromLoopback => loopback(META_IIF),
+        Stmt::ToLoopback => loopback(META_OIF),
+        Stmt::GenerationIs(generation) => vec![
+            Expr::CtLoad { key: CT_MARK, dreg: 0 },
+            Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
+            Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(generation.mark()) },
+        ],
+        Stmt::SetGeneration(generation) => vec![
+            Expr::CtLoad { key: CT_MARK, dreg: 0 },
+            Expr::Bitwise {
+                reg: 0,
+                mask: ne_bytes(!Generation::MASK),
+                xor: ne_bytes(generation.mark()),
+            },
+            Expr::CtSet { key: CT_MARK, sreg: 0 },
+        ],
+        Stmt::CtState(state) => vec![
+            Expr::CtLoad { key: CT_STATE, dreg: 0 },
+            Expr::Bitwise { reg: 0, mask: ne_bytes(state_bit(*state)), xor: ne_bytes(0) },
+            Expr::Cmp { op: NEQ, sreg: 0, data: ne_bytes(0) },
+        ],
+        Stmt::CtDirection(direction) => vec![
+            Expr::CtLoad { key: CT_DIRECTION, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data: vec![u8::from(*direction == CtDirection::Reply)] },
+        ],
+        Stmt::L4Proto(protocol) => is_byte(META_L4PROTO, *protocol).to_vec(),
+        Stmt::HopLimit(limit) => {
+            let family = is_byte(META_NFPROTO, nfproto(Family::V6));
+            [family, payload_byte(NETWORK, 7, *limit)].concat()
+        }
+        Stmt::Icmp6Type(icmp_type) => {
+            [is_byte(META_L4PROTO, icmp(Family::V6)), payload_byte(TRANSPORT, 0, *icmp_type)]
+                .concat()
+        }
+        Stmt::Lookup { key, set } => lookup(key, set),
+        Stmt::Counter => vec![Expr::Counter],
+        Stmt::Log(prefix) => vec![
+            Expr::Limit { rate: LOG_RATE, unit: 1, burst: LOG_BURST },
+            Expr::Log { prefix: prefix.clone(), group: LOG_GROUP },
+        ],
+        Stmt::Reject(Reject::TcpReset) => vec![Expr::Reject { kind: REJECT_TCP_RST, code: 0 }],
+        Stmt::Reject(Reject::AdminProhibited) => {
+            vec![Expr::Reject { kind: REJECT_ICMPX, code: ICMPX_ADMIN_PROHIBITED }]
+        }
+        Stmt::Verdict(verdict) => vec![Expr::Verdict(verdict.clone())],
+        Stmt::Foreign(_) => Vec::new(),
+    }
+}
+
+fn loopback(key: u32) -> Vec<Expr> {
+    vec![Expr::Meta { key, dreg: 0 }, Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(LOOPBACK) }]
+}
+
+/// Loads the key field by field; each field starts in a 32-bit register of its own.
+fn lookup(key: &LookupKey, set: &str) -> Vec<Expr> {
+    let (offset, len) = address_field(key.family, key.address);
+    let next = len / 4;
+    let address = Expr::Payload { base: NETWORK, offset, len, dreg: 0 };
+    let found = Expr::Lookup { set: set.to_owned(), sreg: 0 };
+    let family = is_byte(META_NFPROTO, nfproto(key.family)).to_vec();
+    let fields = match key.rest {
+        LookupRest::Port(side) => {
+            let offset = if side == Side::Source { 0 } else { 2 };
+            vec![
+                address,
+                Expr::Meta { key: META_L4PROTO, dreg: next },
+                Expr::Payload { base: TRANSPORT, offset, len: 2, dreg: next + 1 },
+                found,
+            ]
+        }
+        LookupRest::IcmpType => {
+            let mut fields = is_byte(META_L4PROTO, icmp(key.family)).to_vec();
+            fields.extend([
+                address,
+                Expr::Payload { base: TRANSPORT, offset: 0, len: 1, dreg: next },
+                found,
+            ]);
+            fields
+        }
+    };
+    [family, fields].concat()
+}
+
+/// Every statement that can be lifted by comparing with its own lowering, given what the expressions hold.
+fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
+    let mut found = vec![Stmt::FromLoopback, Stmt::ToLoopback, Stmt::Counter];
+    found.extend([CtState::Invalid, CtState::Related].map(Stmt::CtState));
+    found.extend([CtDirection::Original, CtDirection::Reply].map(Stmt::CtDirection));
+    found.extend([Reject::TcpReset, Reject::AdminProhibited].map(Stmt::Reject));
+    let byte = |expr: &Expr| match expr {
+        Expr::Cmp { data, .. } if data.len() == 1 => Some(data[0]),
+        _ => None,
+    };
+    // Longer forms first: a protocol match may be the beginning of an ICMPv6 type match.
+    let mut longer = Vec::new();
+    longer.extend(exprs.get(3).and_then(byte).map(Stmt::HopLimit));
+    longer.extend(exprs.get(3).and_then(byte).map(Stmt::Icmp6Type));
+    longer.extend(
+        exprs
+            .iter()
+            .take(8)
+            .find_map(|expr| match expr {
+                Expr::Lookup { set, .. } => Some(set),
+                _ => None,
+            })
+            .into_iter()
+            .flat_map(|set| lookup_keys().map(|key| Stmt::Lookup { key, set: set.clone() })),
+    );
+    longer.extend(exprs.get(1).and_then(byte).map(Stmt::L4Proto));
+    longer.extend(
+        exprs.iter().take(3).filter_map(mark_in).flat_map(|generation| {
+            [Stmt::GenerationIs(generation), Stmt::SetGeneration(generation)]
+        }),
+    );
+    longer.extend(exprs.iter().take(2).find_map(|expr| match expr {
+        Expr::Log { prefix, .. } => Some(Stmt::Log(prefix.clone())),
+        _ => None,
+    }));
+    if let Some(Expr::Verdict(verdict)) = exprs.first() {
+        longer.push(Stmt::Verdict(verdict.clone()));
+    }
+    longer.extend(found);
+    longer
+}
+
+fn lookup_keys() -> impl Iterator<Item = LookupKey> {
+    let sides = [Side::Source, Side::Destination];
+    let rests =
+        [LookupRest::Port(Side::Source), LookupRest::Port(Side::Destination), LookupRest::IcmpType];
+    Family::BOTH.into_iter().flat_map(move |family| {
+        sides.into_iter().flat_map(move |address| {
+            rests.into_iter().map(move |rest| LookupKey { family, address, rest })
+        })
+    })
+}
+
+fn mark_in(expr: &Expr) -> Option<Generation> {
+    let bytes = match expr {
+        Expr::Cmp { data, .. } => data,
+        Expr::Bitwise { xor, .. } => xor,
+        _ => return None,
+    };
+    Generation::from_mark(u32::from_ne_bytes(bytes.as_slice().try_into().ok()?))
+}
+
+/// The statements a rule's expressions stand for. What no statement of seawall's says becomes one foreign statement.
+pub fn lift(exprs: &[Expr]) -> Vec<Stmt> {
+    let mut statements = Vec::new();
+    let mut rest = exprs;
+    while !rest.is_empty() {
+        let fitting = candidates(rest).into_iter().find_map(|statement| {
+            let lowered = lower(&statement);
+            rest.starts_with(&lowered).then_some((statement, lowered.len()))
+        });
+        match fitting {
+            Some((statement, length)) => {
+                statements.push(statement);
+                rest = &rest[length..];
+            }
+            None => {
+                let names: Vec<String> = rest.iter().map(name).collect();
+                statements.push(Stmt::Foreign(names.join(" ")));
+                break;
+            }
+        }
+    }
+    statements
+}
+
+fn name(expr: &Expr) -> String {
+    match expr {
+        Expr::Meta { .. } => "meta".to_owned(),
+        Expr::CtLoad { .. } | Expr::CtSet { .. } => "ct".to_owned(),
+        Expr::Payload { .. } => "payload".to_owned(),
+        Expr::Bitwise { .. } => "bitwise".to_owned(),
+        Expr::Cmp { .. } => "cmp".to_owned(),
+        Expr::Lookup { set, .. } => format!("lookup @{set}"),
+        Expr::Counter => "counter".to_owned(),
+        Expr::Limit { .. } => "limit".to_owned(),
+        Expr::Log { .. } => "log".to_owned(),
+        Expr::Reject { .. } => "reject".to_owned(),
+        Expr::Verdict(verdict) => super::render::verdict(verdict),
+        Expr::Other(name) => name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_statement_is_lifted_from_its_own_lowering() {
+        let mut statements = vec![
+            Stmt::FromLoopback,
+            Stmt::ToLoopback,
+            Stmt::GenerationIs(Generation::FIRST.next()),
+            Stmt::SetGeneration(Generation::FIRST),
+            Stmt::CtState(CtState::Invalid),
+            Stmt::CtState(CtState::Related),
+            Stmt::CtDirection(CtDirection::Original),
+            Stmt::CtDirection(CtDirection::Reply),
+            Stmt::L4Proto(58),
+            Stmt::HopLimit(255),
+            Stmt::Icmp6Type(135),
+            Stmt::Counter,
+            Stmt::Log("seawall deny in ".to_owned()),
+            Stmt::Reject(Reject::TcpReset),
+            Stmt::Reject(Reject::AdminProhibited),
+        ];
+        statements.extend(lookup_keys().map(|key| Stmt::Lookup { key, set: "in4".to_owned() }));
+        statements.extend(
+            [
+                Verdict::Accept,
+                Verdict::Drop,
+                Verdict::Return,
+                Verdict::Jump("a".to_owned()),
+                Verdict::Goto("b".to_owned()),
+            ]
+            .map(Stmt::Verdict),
+        );
+        for statement in &statements {
+            assert_eq!(lift(&lower(statement)), std::slice::from_ref(statement));
+        }
+        let all: Vec<Expr> = statements.iter().flat_map(lower).collect();
+        assert_eq!(lift(&all), statements);
+    }
+
+    #[test]
+    fn what_seawall_does_not_write_is_foreign() {
+        let exprs = [Expr::Meta { key: 99, dreg: 0 }, Expr::Verdict(Verdict::Accept)];
+        assert_eq!(lift(&exprs), [Stmt::Foreign("meta accept".to_owned())]);
+    }
+}

@@ -1,0 +1,531 @@
+//! Owns writing netlink messages: operations become one batch, through libnftnl.
+//!
+//! All `unsafe` code of seawall is in this file. Constants: `linux/netfilter/nf_tables.h`.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+use nftnl::nftnl_sys as sys;
+use nftnl::{MsgType, NlMsg};
+
+use super::diff::Op;
+use super::expr::{Expr, lower};
+use crate::compile::ruleset::{
+    Base, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE, Verdict,
+};
+
+const NFPROTO_INET: u16 = 1;
+const CREATE: u16 = libc::NLM_F_CREATE as u16;
+const APPEND: u16 = libc::NLM_F_APPEND as u16;
+const SET_INTERVAL: u32 = 0x4;
+const SET_CONCAT: u32 = 0x80;
+/// Comments stand in user data as type, length, value (`libnftnl/udata.h`).
+const UDATA_COMMENT: u8 = 0;
+const UDATA_SET_COMMENT: u8 = 7;
+
+/// A finished batch, and which operation each of its messages belongs to.
+pub struct Encoded {
+    /// The bytes; to be sent with one `send`.
+    pub bytes: Vec<u8>,
+    /// Sequence number of each message, ascending, with the index of its operation.
+    pub sequence: Vec<(u32, usize)>,
+}
+
+/// Encodes operations in order. `generation_id` is the ruleset's generation the plan was made for; the kernel
+/// refuses the batch with `ERESTART` when it is another by now.
+pub fn encode(ops: &[Op], generation_id: Option<u32>) -> Encoded {
+    let mut writer = Writer { batch: nftnl::Batch::new(), operations: Vec::new() };
+    for (index, op) in ops.iter().enumerate() {
+        writer.op(index, op, index);
+    }
+    let finished = writer.batch.finalize();
+    let mut bytes = Vec::with_capacity(finished.iter().map(<[u8]>::len).sum());
+    for page in &finished {
+        bytes.extend_from_slice(page);
+    }
+    if let Some(generation_id) = generation_id {
+        set_generation_id(&mut bytes, generation_id);
+    }
+    let sequence = sequence_numbers(&bytes).into_iter().zip(writer.operations).collect();
+    Encoded { bytes, sequence }
+}
+
+/// The sequence numbers nftnl gave to the messages between the batch's opening and closing one, in order.
+fn sequence_numbers(bytes: &[u8]) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    let mut rest = bytes;
+    while let Some(header) = rest.get(..16) {
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        if !matches!(i32::from(kind), libc::NFNL_MSG_BATCH_BEGIN | libc::NFNL_MSG_BATCH_END) {
+            numbers.push(word(8));
+        }
+        let length = (word(0) as usize).next_multiple_of(4).max(16);
+        rest = rest.get(length..).unwrap_or(&[]);
+    }
+    numbers
+}
+
+/// Adds `NFNL_BATCH_GENID` (1) to the opening message, which nftnl cannot.
+fn set_generation_id(bytes: &mut Vec<u8>, generation_id: u32) {
+    const HEADER: usize = 20;
+    let mut attribute = Vec::from(8u16.to_ne_bytes());
+    attribute.extend(1u16.to_ne_bytes());
+    attribute.extend(generation_id.to_be_bytes());
+    let length = u32::try_from(HEADER + attribute.len()).unwrap_or_default();
+    bytes.splice(HEADER..HEADER, attribute);
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+}
+
+struct Writer {
+    batch: nftnl::Batch,
+    /// The operation of each message written so far.
+    operations: Vec<usize>,
+}
+
+/// One message: type, flags, and what writes its attributes behind the header.
+struct Message<F: Fn(*mut sys::libc::nlmsghdr)> {
+    kind: i32,
+    flags: u16,
+    payload: F,
+}
+
+// SAFETY: `write` starts a netlink message at `buf` with libnftnl's own header function and lets libnftnl append
+// the attributes; the batch leaves room for the largest message libnftnl can write.
+unsafe impl<F: Fn(*mut sys::libc::nlmsghdr)> NlMsg for Message<F> {
+    unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
+        // SAFETY: the caller hands a buffer with room for a message.
+        let header = unsafe {
+            let kind = self.kind as u16;
+            sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), kind, NFPROTO_INET, self.flags, seq)
+        };
+        (self.payload)(header);
+    }
+}
+
+/// A libnftnl object, freed when dropped.
+struct Object<T> {
+    ptr: NonNull<T>,
+    free: unsafe extern "C" fn(*const T),
+}
+
+impl<T> Object<T> {
+    fn new(ptr: *mut T, free: unsafe extern "C" fn(*const T)) -> Self {
+        match NonNull::new(ptr) {
+            Some(ptr) => Self { ptr, free },
+            None => std::alloc::handle_alloc_error(std::alloc::Layout::new::<usize>()),
+        }
+    }
+
+    fn ptr(&self) -> *mut T {
+        self.ptr.as_ptr()
+    }
+}
+
+impl<T> Drop for Object<T> {
+    fn drop(&mut self) {
+        // SAFETY: the object came from the matching alloc function and is freed once.
+        unsafe { (self.free)(self.ptr.as_ptr()) }
+    }
+}
+
+/// Names come from seawall or from the kernel's own dump; neither can hold a NUL.
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).unwrap_or_default()
+}
+
+fn user_data(kind: u8, comment: &Comment) -> Option<Vec<u8>> {
+    let text = comment.as_str();
+    let length = u8::try_from(text.len() + 1).ok().filter(|_| !text.is_empty())?;
+    Some([&[kind, length], text.as_bytes(), &[0]].concat())
+}
+
+impl Writer {
+    fn op(&mut self, index: usize, op: &Op, set_id: usize) {
+        match op {
+            Op::AddTable => self.table(index, libc::NFT_MSG_NEWTABLE, CREATE),
+            Op::DeleteTable => self.table(index, libc::NFT_MSG_DELTABLE, 0),
+            Op::AddChain { chain, base } => {
+                self.chain(index, libc::NFT_MSG_NEWCHAIN, CREATE, chain, *base);
+            }
+            Op::DeleteChain { chain } => {
+                self.chain(index, libc::NFT_MSG_DELCHAIN, 0, chain, None);
+            }
+            Op::FlushChain { chain } => self.rule(index, libc::NFT_MSG_DELRULE, 0, chain, None),
+            Op::AddRule { chain, rule } => {
+                self.rule(index, libc::NFT_MSG_NEWRULE, CREATE | APPEND, chain, Some(rule));
+            }
+            Op::AddSet { name, set } => {
+                self.set(index, libc::NFT_MSG_NEWSET, CREATE, name, set, set_id);
+            }
+            Op::DeleteSet { name } => self.delete_set(index, name),
+            Op::AddElements { name, set } => {
+                self.elements(index, libc::NFT_MSG_NEWSETELEM, CREATE, name, set);
+            }
+            Op::DeleteElements { name, set } => {
+                self.elements(index, libc::NFT_MSG_DELSETELEM, 0, name, set);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        op: usize,
+        kind: i32,
+        flags: u16,
+        payload: impl Fn(*mut sys::libc::nlmsghdr),
+    ) {
+        self.batch.add(&Message { kind, flags, payload }, MsgType::Add);
+        self.operations.push(op);
+    }
+
+    fn table(&mut self, op: usize, kind: i32, flags: u16) {
+        let name = c_string(TABLE);
+        // SAFETY: the setters copy what they are given; all pointers are valid during the calls.
+        unsafe {
+            let table = Object::new(sys::nftnl_table_alloc(), sys::nftnl_table_free);
+            sys::nftnl_table_set_str(table.ptr(), sys::NFTNL_TABLE_NAME as u16, name.as_ptr());
+            self.add(op, kind, flags, |header| {
+                sys::nftnl_table_nlmsg_build_payload(header, table.ptr());
+            });
+        }
+    }
+
+    fn chain(&mut self, op: usize, kind: i32, flags: u16, name: &str, base: Option<Base>) {
+        let (table, name) = (c_string(TABLE), c_string(name));
+        // SAFETY: the setters copy what they are given; all pointers are valid during the calls.
+        unsafe {
+            let chain = Object::new(sys::nftnl_chain_alloc(), sys::nftnl_chain_free);
+            sys::nftnl_chain_set_str(chain.ptr(), sys::NFTNL_CHAIN_TABLE as u16, table.as_ptr());
+            sys::nftnl_chain_set_str(chain.ptr(), sys::NFTNL_CHAIN_NAME as u16, name.as_ptr());
+            if let Some(base) = base {
+                let hook = match base.hook {
+                    Hook::Input => libc::NF_INET_LOCAL_IN as u32,
+                    Hook::Forward => libc::NF_INET_FORWARD as u32,
+                    Hook::Output => libc::NF_INET_LOCAL_OUT as u32,
+                    Hook::Other(number) => number,
+                };
+                let policy = if base.drops { libc::NF_DROP } else { libc::NF_ACCEPT } as u32;
+                sys::nftnl_chain_set_u32(chain.ptr(), sys::NFTNL_CHAIN_HOOKNUM as u16, hook);
+                sys::nftnl_chain_set_s32(chain.ptr(), sys::NFTNL_CHAIN_PRIO as u16, base.priority);
+                sys::nftnl_chain_set_u32(chain.ptr(), sys::NFTNL_CHAIN_POLICY as u16, policy);
+                let kind = c"filter".as_ptr();
+                sys::nftnl_chain_set_str(chain.ptr(), sys::NFTNL_CHAIN_TYPE as u16, kind);
+            }
+            self.add(op, kind, flags, |header| {
+                sys::nftnl_chain_nlmsg_build_payload(header, chain.ptr());
+            });
+        }
+    }
+
+    fn rule(&mut self, op: usize, kind: i32, flags: u16, chain: &str, content: Option<&Rule>) {
+        let (table, chain) = (c_string(TABLE), c_string(chain));
+        // SAFETY: the setters copy what they are given; the rule takes over its expressions.
+        unsafe {
+            let rule = Object::new(sys::nftnl_rule_alloc(), sys::nftnl_rule_free);
+            sys::nftnl_rule_set_str(rule.ptr(), sys::NFTNL_RULE_TABLE as u16, table.as_ptr());
+            sys::nftnl_rule_set_str(rule.ptr(), sys::NFTNL_RULE_CHAIN as u16, chain.as_ptr());
+            for expr in content.iter().flat_map(|rule| &rule.statements).flat_map(lower) {
+                let raw = expression(&expr);
+                if !raw.is_null() {
+                    sys::nftnl_rule_add_expr(rule.ptr(), raw);
+                }
+            }
+            if let Some(data) = content.and_then(|rule| user_data(UDATA_COMMENT, &rule.comment)) {
+                sys::nftnl_rule_set_data(
+                    rule.ptr(),
+                    sys::NFTNL_RULE_USERDATA as u16,
+                    data.as_ptr().cast(),
+                    data.len() as u32,
+                );
+            }
+            self.add(op, kind, flags, |header| {
+                sys::nftnl_rule_nlmsg_build_payload(header, rule.ptr());
+            });
+        }
+    }
+
+    fn set(&mut self, op: usize, kind: i32, flags: u16, name: &str, set: &Set, set_id: usize) {
+        let object = set_object(name);
+        let (key_type, lengths) = key_layout(set);
+        let mut set_flags = 0;
+        if set.interval {
+            set_flags = SET_INTERVAL | SET_CONCAT;
+        }
+        let key_length: u32 =
+            lengths.iter().map(|length| u32::from(length.next_multiple_of(4))).sum();
+        // SAFETY: the setters copy what they are given; the set takes over the counter expression.
+        unsafe {
+            let number = |attribute: sys::nftnl_set_attr, value: u32| {
+                sys::nftnl_set_set_u32(object.ptr(), attribute as u16, value);
+            };
+            number(sys::NFTNL_SET_ID, set_id as u32 + 1);
+            number(sys::NFTNL_SET_FLAGS, set_flags);
+            number(sys::NFTNL_SET_KEY_TYPE, key_type);
+            number(sys::NFTNL_SET_KEY_LEN, key_length);
+            let data = |attribute: sys::nftnl_set_attr, bytes: &[u8]| {
+                let length = bytes.len() as u32;
+                sys::nftnl_set_set_data(
+                    object.ptr(),
+                    attribute as u16,
+                    bytes.as_ptr().cast(),
+                    length,
+                );
+            };
+            if set.interval {
+                data(sys::NFTNL_SET_DESC_CONCAT, &lengths);
+            }
+            if let Some(comment) = user_data(UDATA_SET_COMMENT, &set.comment) {
+                data(sys::NFTNL_SET_USERDATA, &comment);
+            }
+            sys::nftnl_set_add_expr(object.ptr(), sys::nftnl_expr_alloc(c"counter".as_ptr()));
+            self.add(op, kind, flags, |header| {
+                sys::nftnl_set_nlmsg_build_payload(header, object.ptr());
+            });
+        }
+    }
+
+    fn delete_set(&mut self, op: usize, name: &str) {
+        let object = set_object(name);
+        // SAFETY: the object lives during the call.
+        self.add(op, libc::NFT_MSG_DELSET, 0, |header| unsafe {
+            sys::nftnl_set_nlmsg_build_payload(header, object.ptr());
+        });
+    }
+
+    fn elements(&mut self, op: usize, kind: i32, flags: u16, name: &str, set: &Set) {
+        let object = set_object(name);
+        for (element, comment) in &set.elements {
+            add_element(&object, set, element, comment);
+        }
+        // SAFETY: the iterator refers to the set, which outlives it; libnftnl ends a message before an attribute
+        // grows past 64 KiB, and says with its result whether elements are left.
+        unsafe {
+            let iterator = sys::nftnl_set_elems_iter_create(object.ptr());
+            let left = std::cell::Cell::new(1);
+            while left.get() > 0 {
+                self.add(op, kind, flags, |header| {
+                    left.set(sys::nftnl_set_elems_nlmsg_build_payload_iter(header, iterator));
+                });
+            }
+            sys::nftnl_set_elems_iter_destroy(iterator);
+        }
+    }
+}
+
+fn set_object(name: &str) -> Object<sys::nftnl_set> {
+    let (table, name) = (c_string(TABLE), c_string(name));
+    // SAFETY: the setters copy the strings.
+    unsafe {
+        let set = Object::new(sys::nftnl_set_alloc(), sys::nftnl_set_free);
+        sys::nftnl_set_set_str(set.ptr(), sys::NFTNL_SET_TABLE as u16, table.as_ptr());
+        sys::nftnl_set_set_str(set.ptr(), sys::NFTNL_SET_NAME as u16, name.as_ptr());
+        let family = u32::from(NFPROTO_INET);
+        sys::nftnl_set_set_u32(set.ptr(), sys::NFTNL_SET_FAMILY as u16, family);
+        set
+    }
+}
+
+fn add_element(object: &Object<sys::nftnl_set>, set: &Set, element: &Element, comment: &Comment) {
+    let (first, last) = (key_bytes(set.kind, &element.first), key_bytes(set.kind, &element.last));
+    // SAFETY: the setters copy what they are given; the set takes over the element.
+    unsafe {
+        let raw = sys::nftnl_set_elem_alloc();
+        let data = |attribute: u32, bytes: &[u8]| {
+            let length = bytes.len() as u32;
+            sys::nftnl_set_elem_set(raw, attribute as u16, bytes.as_ptr().cast(), length);
+        };
+        data(sys::NFTNL_SET_ELEM_KEY, &first);
+        if set.interval {
+            data(sys::NFTNL_SET_ELEM_KEY_END, &last);
+        }
+        if let Some(comment) = user_data(UDATA_COMMENT, comment) {
+            data(sys::NFTNL_SET_ELEM_USERDATA, &comment);
+        }
+        sys::nftnl_set_elem_add(object.ptr(), raw);
+    }
+}
+
+/// A set's key type as nft writes it (data type numbers of `nft(8)`, 6 bits each), and its fields' lengths in bytes.
+pub fn key_layout(set: &Set) -> (u32, Vec<u8>) {
+    let (address, length) = match set.family {
+        Family::V4 => (7, 4),
+        Family::V6 => (8, 16),
+    };
+    match (set.kind, set.family) {
+        (KeyKind::Tuple, _) => (address << 12 | 12 << 6 | 13, vec![length, 1, 2]),
+        (KeyKind::Ping, Family::V4) => (address << 6 | 14, vec![length, 1]),
+        (KeyKind::Ping, Family::V6) => (address << 6 | 29, vec![length, 1]),
+    }
+}
+
+/// A key as the kernel compares it: each field in network order, padded to 32 bits.
+fn key_bytes(kind: KeyKind, key: &Key) -> Vec<u8> {
+    let mut bytes = match key.address {
+        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    bytes.extend([key.selector, 0, 0, 0]);
+    if kind == KeyKind::Tuple {
+        bytes.extend(key.port.to_be_bytes());
+        bytes.extend([0, 0]);
+    }
+    bytes
+}
+
+/// The number of a 32-bit register (`NFT_REG32_00` is 8).
+fn register(number: u32) -> u32 {
+    number + 8
+}
+
+/// One libnftnl expression; null for one that seawall does not write.
+fn expression(expr: &Expr) -> *mut sys::nftnl_expr {
+    match expr {
+        Expr::Meta { key, dreg } => build(c"meta", |set| {
+            set.u32(sys::NFTNL_EXPR_META_KEY, *key);
+            set.u32(sys::NFTNL_EXPR_META_DREG, register(*dreg));
+        }),
+        Expr::CtLoad { key, dreg } => build(c"ct", |set| {
+            set.u32(sys::NFTNL_EXPR_CT_KEY, *key);
+            set.u32(sys::NFTNL_EXPR_CT_DREG, register(*dreg));
+        }),
+        Expr::CtSet { key, sreg } => build(c"ct", |set| {
+            set.u32(sys::NFTNL_EXPR_CT_KEY, *key);
+            set.u32(sys::NFTNL_EXPR_CT_SREG, register(*sreg));
+        }),
+        Expr::Payload { base, offset, len, dreg } => build(c"payload", |set| {
+            set.u32(sys::NFTNL_EXPR_PAYLOAD_DREG, register(*dreg));
+            set.u32(sys::NFTNL_EXPR_PAYLOAD_BASE, *base);
+            set.u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, *offset);
+            set.u32(sys::NFTNL_EXPR_PAYLOAD_LEN, *len);
+        }),
+        Expr::Bitwise { reg, mask, xor } => build(c"bitwise", |set| {
+            set.u32(sys::NFTNL_EXPR_BITWISE_SREG, register(*reg));
+            set.u32(sys::NFTNL_EXPR_BITWISE_DREG, register(*reg));
+            set.u32(sys::NFTNL_EXPR_BITWISE_LEN, mask.len() as u32);
+            set.bytes(sys::NFTNL_EXPR_BITWISE_MASK, mask);
+            set.bytes(sys::NFTNL_EXPR_BITWISE_XOR, xor);
+        }),
+        Expr::Cmp { op, sreg, data } => build(c"cmp", |set| {
+            set.u32(sys::NFTNL_EXPR_CMP_SREG, register(*sreg));
+            set.u32(sys::NFTNL_EXPR_CMP_OP, *op);
+            set.bytes(sys::NFTNL_EXPR_CMP_DATA, data);
+        }),
+        Expr::Lookup { set: name, sreg } => build(c"lookup", |set| {
+            set.u32(sys::NFTNL_EXPR_LOOKUP_SREG, register(*sreg));
+            set.string(sys::NFTNL_EXPR_LOOKUP_SET, name);
+        }),
+        Expr::Counter => build(c"counter", |_| {}),
+        Expr::Limit { rate, unit, burst } => build(c"limit", |set| {
+            set.u64(sys::NFTNL_EXPR_LIMIT_RATE, *rate);
+            set.u64(sys::NFTNL_EXPR_LIMIT_UNIT, *unit);
+            set.u32(sys::NFTNL_EXPR_LIMIT_BURST, *burst);
+        }),
+        Expr::Log { prefix, group } => build(c"log", |set| {
+            set.string(sys::NFTNL_EXPR_LOG_PREFIX, prefix);
+            set.u16(sys::NFTNL_EXPR_LOG_GROUP, *group);
+        }),
+        Expr::Reject { kind, code } => build(c"reject", |set| {
+            set.u32(sys::NFTNL_EXPR_REJECT_TYPE, *kind);
+            set.u8(sys::NFTNL_EXPR_REJECT_CODE, *code);
+        }),
+        Expr::Verdict(verdict) => build(c"immediate", |set| {
+            let (code, chain) = verdict_code(verdict);
+            // The verdict register (`NFT_REG_VERDICT`).
+            set.u32(sys::NFTNL_EXPR_IMM_DREG, 0);
+            set.u32(sys::NFTNL_EXPR_IMM_VERDICT, code as u32);
+            if let Some(chain) = chain {
+                set.string(sys::NFTNL_EXPR_IMM_CHAIN, chain);
+            }
+        }),
+        Expr::Other(_) => std::ptr::null_mut(),
+    }
+}
+
+fn verdict_code(verdict: &Verdict) -> (i32, Option<&str>) {
+    match verdict {
+        Verdict::Accept => (libc::NF_ACCEPT, None),
+        Verdict::Drop => (libc::NF_DROP, None),
+        Verdict::Return => (libc::NFT_RETURN, None),
+        Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
+        Verdict::Goto(chain) => (libc::NFT_GOTO, Some(chain)),
+    }
+}
+
+/// Sets attributes of one expression.
+struct Attributes(*mut sys::nftnl_expr);
+
+fn build(name: &CStr, set: impl FnOnce(&Attributes)) -> *mut sys::nftnl_expr {
+    // SAFETY: the name is a C string; libnftnl gives null for a name it does not know.
+    let raw = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
+    if !raw.is_null() {
+        set(&Attributes(raw));
+    }
+    raw
+}
+
+// `self.0` is a live expression, and the setters copy what they are given.
+impl Attributes {
+    fn u8(&self, attribute: u32, value: u8) {
+        // SAFETY: see above.
+        unsafe { sys::nftnl_expr_set_u8(self.0, attribute as u16, value) }
+    }
+
+    fn u16(&self, attribute: u32, value: u16) {
+        // SAFETY: see above.
+        unsafe { sys::nftnl_expr_set_u16(self.0, attribute as u16, value) }
+    }
+
+    fn u32(&self, attribute: u32, value: u32) {
+        // SAFETY: see above.
+        unsafe { sys::nftnl_expr_set_u32(self.0, attribute as u16, value) }
+    }
+
+    fn u64(&self, attribute: u32, value: u64) {
+        // SAFETY: see above.
+        unsafe { sys::nftnl_expr_set_u64(self.0, attribute as u16, value) }
+    }
+
+    fn bytes(&self, attribute: u32, value: &[u8]) {
+        let length = value.len() as u32;
+        // SAFETY: see above.
+        unsafe { sys::nftnl_expr_set(self.0, attribute as u16, value.as_ptr().cast(), length) };
+    }
+
+    fn string(&self, attribute: u32, value: &str) {
+        let value = c_string(value);
+        // SAFETY: see above.
+        unsafe { sys::nftnl_expr_set_str(self.0, attribute as u16, value.as_ptr()) };
+    }
+}
+
+/// Has the kernel leave the refused message out of its error, and add where in the message the error is
+/// (`NETLINK_CAP_ACK`, `NETLINK_EXT_ACK`, `netlink(7)`).
+pub fn ask_for_short_errors(socket: &OwnedFd) -> io::Result<()> {
+    for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
+        let on: libc::c_int = 1;
+        // SAFETY: the option's value is an int that lives during the call.
+        let result = unsafe {
+            let length = size_of_val(&on) as libc::socklen_t;
+            let value = (&raw const on).cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, option, value, length)
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Takes hold of a process (`pidfd_open(2)`, Linux 5.3).
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers only, and a result that is not negative is a new descriptor that is ours.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as i32)) }
+    }
+}

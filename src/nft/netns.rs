@@ -1,0 +1,235 @@
+//! Owns entering other network namespaces: only on one dedicated thread, only to open sockets or read addresses.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::message::pidfd_open;
+use super::socket::KernelTable;
+
+/// Why a netns could not be entered or read.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// It is gone: the container has ended meanwhile.
+    #[error("the network namespace {0} is gone")]
+    Gone(PathBuf),
+    /// It is the host's, which is never filtered (security model 9).
+    #[error("{0} is the host's own network namespace")]
+    Host(PathBuf),
+    /// seawall may not enter it.
+    #[error("no permission to enter {path}; run seawall as root")]
+    Permission {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The system refused for another reason.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which namespace.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An open network namespace. While it is held the namespace cannot go away, so hold it briefly.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    inode: u64,
+    path: PathBuf,
+}
+
+impl Netns {
+    /// Opens the netns of a process. The pid is checked to be the same process before and after.
+    pub fn of_pid(pid: u32) -> Result<Self, NetnsError> {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let process = Process::open(pid).map_err(|source| error("open", &path, source))?;
+        let netns = Self::open(&path)?;
+        if process.is_alive() { Ok(netns) } else { Err(NetnsError::Gone(path)) }
+    }
+
+    /// Opens a netns by path; the host's own is refused.
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        let netns = Self::open_any(path)?;
+        let is_host = |own: &str| std::fs::metadata(own).is_ok_and(|own| own.ino() == netns.inode);
+        if is_host("/proc/1/ns/net") || is_host("/proc/self/ns/net") {
+            return Err(NetnsError::Host(path.to_path_buf()));
+        }
+        Ok(netns)
+    }
+
+    fn open_any(path: &Path) -> Result<Self, NetnsError> {
+        let file = File::open(path).map_err(|source| error("open", path, source))?;
+        let inode = file.metadata().map_err(|source| error("read", path, source))?.ino();
+        Ok(Self { file, inode, path: path.to_path_buf() })
+    }
+
+    /// The namespace's inode number, its identity while it exists.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+}
+
+fn error(action: &'static str, path: &Path, source: io::Error) -> NetnsError {
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH | libc::EINVAL) => NetnsError::Gone(path.to_path_buf()),
+        Some(libc::EPERM | libc::EACCES) => NetnsError::Permission { path: path.to_path_buf() },
+        _ => NetnsError::Io { action, path: path.to_path_buf(), source },
+    }
+}
+
+/// A process held by pidfd, so that its number cannot be mistaken for another's.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// Takes hold of the process that has this pid now.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        pidfd_open(pid).map(Self)
+    }
+
+    /// Whether it still runs: a pidfd becomes readable when its process ends (`pidfd_open(2)`).
+    pub fn is_alive(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
+}
+
+/// What was found in a netns.
+pub struct Opened {
+    /// A socket onto its table.
+    pub table: KernelTable,
+    /// Its interfaces' addresses, without loopback and link-local ones.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread that enters namespaces.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Entrance {
+    /// Starts the thread. It ends when the last handle is dropped.
+    pub fn start() -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let home = Netns::open_any(Path::new("/proc/thread-self/ns/net"))
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
+            for job in queue {
+                job();
+                // A thread that cannot come home must not run another job in the wrong place.
+                if setns(&home.file, CloneFlags::CLONE_NEWNET).is_err() {
+                    tracing::error!("cannot return from a container's network namespace");
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `inside` in the netns and waits for its answer.
+    fn enter<T: Send + 'static>(
+        &self,
+        netns: &Netns,
+        inside: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, NetnsError> {
+        let file = netns.file.try_clone().map_err(|source| error("hold", &netns.path, source))?;
+        let (answer, answered) = mpsc::sync_channel(1);
+        let job = Box::new(move || {
+            let result = setns(&file, CloneFlags::CLONE_NEWNET)
+                .map_err(io::Error::from)
+                .and_then(|()| inside());
+            drop(file);
+            // The receiver is waiting below; it cannot be gone.
+            let _ = answer.send(result);
+        });
+        let lost = || error("enter", &netns.path, io::Error::other("the netns thread has ended"));
+        self.jobs.send(job).map_err(|_| lost())?;
+        let result = answered.recv().map_err(|_| lost())?;
+        result.map_err(|source| error("enter", &netns.path, source))
+    }
+
+    /// Opens a socket onto the netns' table and reads the netns' addresses.
+    pub fn open(&self, netns: &Netns) -> Result<Opened, NetnsError> {
+        self.enter(netns, || {
+            Ok(Opened { table: KernelTable::open_here()?, addresses: addresses_here()? })
+        })
+    }
+
+    /// Opens a socket onto the netns' table.
+    pub fn open_table(&self, netns: &Netns) -> Result<KernelTable, NetnsError> {
+        self.enter(netns, KernelTable::open_here)
+    }
+
+    /// Reads the netns' addresses, without loopback and link-local ones.
+    pub fn addresses(&self, netns: &Netns) -> Result<BTreeSet<IpAddr>, NetnsError> {
+        self.enter(netns, addresses_here)
+    }
+}
+
+fn addresses_here() -> io::Result<BTreeSet<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs().map_err(io::Error::from)?;
+    let addresses = interfaces.filter_map(|interface| interface.address).filter_map(|address| {
+        address
+            .as_sockaddr_in()
+            .map(|v4| IpAddr::V4(v4.ip()))
+            .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    Ok(addresses.filter(|address| !address.is_loopback() && !is_link_local(*address)).collect())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// The inodes and a path of every network namespace a process or a mount keeps alive, the host's left out.
+/// Source: `/proc/PID/ns/net`, and mounts of type `nsfs` (`ip netns`, Docker, CNI).
+pub fn all_on_host() -> io::Result<Vec<Netns>> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut take = |path: &Path| {
+        if let Ok(netns) = Netns::open(path)
+            && seen.insert(netns.inode())
+        {
+            found.push(netns);
+        }
+    };
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit())) {
+            take(&entry.path().join("ns/net"));
+        }
+    }
+    for line in std::fs::read_to_string("/proc/self/mountinfo")?.lines() {
+        let mut fields = line.split(' ');
+        let (root, mount_point) = (fields.nth(3).unwrap_or(""), fields.next().unwrap_or(""));
+        if root.starts_with("net:[") {
+            take(Path::new(mount_point));
+        }
+    }
+    Ok(found)
+}
+
+impl AsRawFd for Netns {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.file.as_raw_fd()
+    }
+}

@@ -1,0 +1,313 @@
+//! Owns the netlink socket: one transaction in one `send`, its errors told by object, and consistent dumps.
+//!
+//! A socket acts on the netns it was opened in, whichever thread uses it. While it is open the netns lives on, so
+//! it is closed as soon as its work is done.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt,
+};
+
+use super::decode::{self, Counts, attribute};
+use super::diff::Transaction;
+use super::message::{ask_for_short_errors, encode};
+use crate::compile::ruleset::Ruleset;
+
+/// Room for a whole transaction or dump in the socket's buffers, in bytes; the default of 208 KiB is not enough.
+const BUFFER: usize = 16 << 20;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const HEADER: usize = 16;
+const NFGENMSG: usize = 4;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Why a transaction was not applied. The old ruleset is whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Someone changed the ruleset since it was read; plan again.
+    #[error("the ruleset changed while the change was prepared")]
+    Stale,
+    /// The kernel refused an object.
+    #[error("the kernel refused to {object}: {reason}")]
+    Refused {
+        /// The operation, in words.
+        object: String,
+        /// The kernel's reason, with its own explanation where it gives one.
+        reason: String,
+        /// The error number.
+        errno: i32,
+    },
+    /// seawall may not change it.
+    #[error("no permission to change nftables; run seawall as root (it needs CAP_NET_ADMIN)")]
+    Permission,
+    /// The socket failed.
+    #[error("cannot talk to nftables over netlink")]
+    Io(#[from] io::Error),
+}
+
+/// What one netns holds now.
+#[derive(Clone, Debug, Default)]
+pub struct Dump {
+    /// Table `inet seawall`, if there is one.
+    pub ruleset: Option<Ruleset>,
+    /// Counts of counting rules, summed by chain.
+    pub counts: BTreeMap<String, Counts>,
+    /// The generation of the netns' whole nftables configuration this was read at.
+    pub generation_id: u32,
+}
+
+/// A socket onto the nftables of one netns.
+#[derive(Debug)]
+pub struct KernelTable {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl KernelTable {
+    /// Opens a socket in the calling thread's netns.
+    pub fn open_here() -> io::Result<Self> {
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        // Without CAP_NET_ADMIN in the initial user namespace the buffers stay small; then large changes fail loudly.
+        let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
+        ask_for_short_errors(&fd)?;
+        Ok(Self { socket: fd, sequence: 0 })
+    }
+
+    /// Applies a transaction, whole or not at all.
+    ///
+    /// `generation_id` is that of the dump it was planned from; [`ApplyError::Stale`] when it is another by now.
+    pub fn commit(
+        &mut self,
+        transaction: &Transaction,
+        generation_id: Option<u32>,
+    ) -> Result<(), ApplyError> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        let encoded = encode(&transaction.ops, generation_id);
+        let sent = send(self.socket.as_raw_fd(), &encoded.bytes, MsgFlags::empty());
+        sent.map_err(|errno| self.send_error(errno))?;
+        // The kernel has done or refused everything when `send` returns: what it has to say is there now.
+        let mut refused = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(ApplyError::Io(errno.into())),
+            };
+            refused.extend(messages(&buffer[..length]).filter_map(Reply::of));
+        }
+        match refused.iter().find(|reply| reply.errno != 0) {
+            None => Ok(()),
+            Some(reply) => Err(reply.explain(transaction, &encoded.sequence)),
+        }
+    }
+
+    fn send_error(&self, errno: nix::errno::Errno) -> ApplyError {
+        match errno {
+            nix::errno::Errno::EPERM => ApplyError::Permission,
+            other => ApplyError::Io(other.into()),
+        }
+    }
+
+    /// Reads the netns' table, its elements and counters, all of one moment.
+    pub fn dump(&mut self) -> Result<Dump, ApplyError> {
+        // A change in between shows in the generation; then the whole is read again.
+        for _ in 0..50 {
+            let before = self.generation_id()?;
+            let dump = self.dump_once(before);
+            if self.generation_id()? == before {
+                return dump;
+            }
+        }
+        Err(ApplyError::Stale)
+    }
+
+    fn dump_once(&mut self, generation_id: u32) -> Result<Dump, ApplyError> {
+        let mut dump = Dump { generation_id, ..Dump::default() };
+        let tables = self.request(libc::NFT_MSG_GETTABLE, &[], true)?;
+        if !tables.iter().any(|payload| decode::is_ours(payload)) {
+            return Ok(dump);
+        }
+        let mut ruleset = Ruleset { chains: BTreeMap::new(), sets: BTreeMap::new() };
+        let chains = self.request(libc::NFT_MSG_GETCHAIN, &[], true)?;
+        let ours = chains.iter().filter(|payload| decode::is_ours(payload));
+        ruleset.chains.extend(ours.filter_map(|payload| decode::chain(payload)));
+        let table = [(1, crate::compile::TABLE)];
+        for payload in self.request(libc::NFT_MSG_GETRULE, &table, true)? {
+            let Some((chain, rule, counts)) = decode::rule(&payload) else { continue };
+            if let Some(counts) = counts {
+                let sum = dump.counts.entry(chain.clone()).or_default();
+                sum.packets += counts.packets;
+                sum.bytes += counts.bytes;
+            }
+            if let Some(chain) = ruleset.chains.get_mut(&chain) {
+                chain.rules.push(rule);
+            }
+        }
+        for payload in self.request(libc::NFT_MSG_GETSET, &table, true)? {
+            let (name, set) = decode::set(&payload);
+            let Some(mut set) = set else { continue };
+            let names = [(1, crate::compile::TABLE), (2, name.as_str())];
+            for payload in self.request(libc::NFT_MSG_GETSETELEM, &names, true)? {
+                decode::elements(&payload, &mut set);
+            }
+            ruleset.sets.insert(name, set);
+        }
+        dump.ruleset = Some(ruleset);
+        Ok(dump)
+    }
+
+    /// The generation of the netns' nftables configuration (`NFT_MSG_GETGEN`); any change by anyone raises it.
+    pub fn generation_id(&mut self) -> Result<u32, ApplyError> {
+        let answer = self.request(libc::NFT_MSG_GETGEN, &[], false)?;
+        let id = answer.first().and_then(|payload| attribute(payload, 1));
+        id.and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_be_bytes)
+            .ok_or_else(|| ApplyError::Io(io::Error::other("the kernel told no generation")))
+    }
+
+    /// Sends a get request and collects the answers' attributes.
+    fn request(
+        &mut self,
+        kind: i32,
+        strings: &[(u16, &str)],
+        is_dump: bool,
+    ) -> Result<Vec<Vec<u8>>, ApplyError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = get_request(kind, strings, is_dump, self.sequence);
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
+            .map_err(|errno| self.send_error(errno))?;
+        let mut answers = Vec::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(ApplyError::Io(errno.into())),
+            };
+            for message in messages(&buffer[..length]) {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match i32::from(message.kind) {
+                    libc::NLMSG_DONE => return Ok(answers),
+                    libc::NLMSG_ERROR => match Reply::of(message).map(|reply| reply.errno) {
+                        Some(0) | None => return Ok(answers),
+                        Some(libc::EPERM) => return Err(ApplyError::Permission),
+                        // The set or table went away meanwhile; the generation tells.
+                        Some(libc::ENOENT) => return Ok(answers),
+                        Some(errno) => {
+                            return Err(ApplyError::Io(io::Error::from_raw_os_error(errno)));
+                        }
+                    },
+                    _ => answers.push(message.payload.get(NFGENMSG..).unwrap_or(&[]).to_vec()),
+                }
+            }
+            if !is_dump && !answers.is_empty() {
+                return Ok(answers);
+            }
+        }
+    }
+}
+
+fn get_request(kind: i32, strings: &[(u16, &str)], is_dump: bool, sequence: u32) -> Vec<u8> {
+    let flags = libc::NLM_F_REQUEST | if is_dump { libc::NLM_F_DUMP } else { 0 };
+    let mut bytes = vec![0; HEADER + NFGENMSG];
+    for (attribute, value) in strings {
+        let length = 4 + value.len() + 1;
+        bytes.extend((length as u16).to_ne_bytes());
+        bytes.extend(attribute.to_ne_bytes());
+        bytes.extend(value.as_bytes());
+        bytes.resize(bytes.len().next_multiple_of(4).max(bytes.len() + 1).next_multiple_of(4), 0);
+    }
+    let length = bytes.len() as u32;
+    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&((NFNL_SUBSYS_NFTABLES << 8) | kind as u16).to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    bytes[HEADER] = libc::NFPROTO_INET as u8;
+    bytes
+}
+
+/// One netlink message (`struct nlmsghdr`, `linux/netlink.h`).
+struct Incoming<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Incoming<'_>> {
+    std::iter::from_fn(move || {
+        let header = bytes.get(..HEADER)?;
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let length = word(0) as usize;
+        let payload = bytes.get(HEADER..length)?;
+        let message = Incoming { kind: half(4), flags: half(6), sequence: word(8), payload };
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(message)
+    })
+}
+
+/// The kernel's answer to one message of a batch (`struct nlmsgerr`).
+struct Reply {
+    sequence: u32,
+    errno: i32,
+    explanation: Option<String>,
+}
+
+impl Reply {
+    fn of(message: Incoming<'_>) -> Option<Self> {
+        (i32::from(message.kind) == libc::NLMSG_ERROR).then_some(())?;
+        let errno = -i32::from_ne_bytes(message.payload.get(..4)?.try_into().ok()?);
+        // With NLM_F_CAPPED (0x100) only the refused message's header follows, then the extended attributes.
+        let is_capped = message.flags & 0x100 != 0;
+        let inner = match is_capped {
+            true => HEADER,
+            false => u32::from_ne_bytes(message.payload.get(4..8)?.try_into().ok()?) as usize,
+        };
+        let extended = message.payload.get(4 + inner.next_multiple_of(4)..).unwrap_or(&[]);
+        let text = attribute(extended, NLMSGERR_ATTR_MSG);
+        let explanation = text.map(|text| {
+            String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
+        });
+        Some(Self { sequence: message.sequence, errno, explanation })
+    }
+
+    fn explain(&self, transaction: &Transaction, sequence: &[(u32, usize)]) -> ApplyError {
+        match self.errno {
+            libc::ERESTART => return ApplyError::Stale,
+            libc::EPERM => return ApplyError::Permission,
+            _ => {}
+        }
+        let op = sequence
+            .binary_search_by_key(&self.sequence, |(sequence, _)| *sequence)
+            .ok()
+            .and_then(|at| transaction.ops.get(sequence[at].1));
+        let object = op.map_or("commit the transaction".to_owned(), |op| {
+            op.to_string().chars().take(200).collect()
+        });
+        let system = io::Error::from_raw_os_error(self.errno).to_string();
+        let reason = match &self.explanation {
+            Some(explanation) => format!("{explanation} ({system})"),
+            None => system,
+        };
+        ApplyError::Refused { object, reason, errno: self.errno }
+    }
+}
