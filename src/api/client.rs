@@ -1,0 +1,103 @@
+//! Owns asking on the control socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::reconcile::{Entry, StatusReport};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no seawall daemon answers on {0}; start it with `systemctl start seawall` or `seawall run`")]
+    NotRunning(PathBuf),
+    /// The socket is not for us.
+    #[error("no permission to use {0}; run as root or as a member of the group seawall")]
+    Permission(PathBuf),
+    /// It listens, but does not answer in time.
+    #[error("the daemon on {0} did not answer within 30 seconds")]
+    TimedOut(PathBuf),
+    /// It answered with an error.
+    #[error("the daemon refused: {0}")]
+    Refused(String),
+    /// The connection broke.
+    #[error("cannot talk to the daemon")]
+    Http(#[from] hyper::Error),
+    /// It answered something else than agreed.
+    #[error("the daemon's answer is not understood; is it of the same version?")]
+    Answer(#[from] serde_json::Error),
+}
+
+/// A client of one daemon.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon that listens on `socket`.
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_path_buf() }
+    }
+
+    /// The state of everything.
+    pub async fn status(&self) -> Result<StatusReport, ClientError> {
+        self.call(Method::GET, "/v1/status").await
+    }
+
+    /// The last transactions.
+    pub async fn journal(&self) -> Result<Vec<Entry>, ClientError> {
+        self.call(Method::GET, "/v1/journal").await
+    }
+
+    /// Waits until everything known is programmed.
+    pub async fn settled(&self) -> Result<(), ClientError> {
+        self.call::<serde_json::Value>(Method::GET, "/v1/settled").await.map(drop)
+    }
+
+    /// Has the configuration read again.
+    pub async fn reload(&self) -> Result<(), ClientError> {
+        self.call::<serde_json::Value>(Method::POST, "/v1/reload").await.map(drop)
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+        match tokio::time::timeout(PATIENCE, self.exchange(method, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::TimedOut(self.socket.clone())),
+        }
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
+            _ => ClientError::NotRunning(self.socket.clone()),
+        })?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // The connection's own error shows as the request's.
+        tokio::spawn(async move { drop(connection.await) });
+        let request = Request::builder().method(method).uri(path).header("host", "seawall");
+        let request = match request.body(Empty::<Bytes>::new()) {
+            Ok(request) => request,
+            Err(error) => return Err(ClientError::Refused(error.to_string())),
+        };
+        let response = sender.send_request(request).await?;
+        let is_success = response.status().is_success();
+        let body = response.into_body().collect().await?.to_bytes();
+        if is_success {
+            return Ok(serde_json::from_slice(&body)?);
+        }
+        let refusal: serde_json::Value = serde_json::from_slice(&body)?;
+        Err(ClientError::Refused(refusal["error"].as_str().unwrap_or("no reason given").to_owned()))
+    }
+}

@@ -1,0 +1,81 @@
+//! Owns saying honestly what protection a workload has now.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::metadata::{NetworkMode, Workload};
+use crate::policy::Mode;
+
+/// What protection a workload really has. Never more than the kernel was seen to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "state", content = "reason")]
+pub enum Coverage {
+    /// What is not allowed is denied.
+    Enforced,
+    /// Nothing is denied; all that would be is counted.
+    Observed,
+    /// A policy is in force, but something weakens it.
+    Degraded(String),
+    /// Nothing is in force.
+    Unprotected(String),
+    /// It does not run.
+    Stopped,
+}
+
+/// The last try to bring a netns to what is desired.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastTry {
+    /// Whether some ruleset of ours is in the kernel.
+    pub is_in_force: bool,
+    /// Why the last try failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The coverage of one workload.
+pub fn coverage(workload: &Workload, mode: Mode, is_running: bool, last: &LastTry) -> Coverage {
+    if workload.network_mode == NetworkMode::Host {
+        return Coverage::Unprotected("it uses the host's network".to_owned());
+    }
+    if !is_running {
+        return Coverage::Stopped;
+    }
+    if mode == Mode::Off {
+        return Coverage::Unprotected("its mode is off".to_owned());
+    }
+    match (last.is_in_force, &last.error) {
+        (false, Some(error)) => return Coverage::Unprotected(error.clone()),
+        (false, None) => return Coverage::Unprotected("not programmed yet".to_owned()),
+        (true, Some(error)) => {
+            return Coverage::Degraded(format!("an older policy is in force: {error}"));
+        }
+        (true, None) => {}
+    }
+    if mode == Mode::Observe {
+        return Coverage::Observed;
+    }
+    if workload.capabilities.privileged {
+        return Coverage::Degraded("it is privileged and can change its own firewall".to_owned());
+    }
+    if workload.capabilities.net_admin {
+        return Coverage::Degraded("it holds NET_ADMIN and can change its own firewall".to_owned());
+    }
+    if workload.capabilities.net_raw {
+        return Coverage::Degraded(
+            "it holds NET_RAW: packet sockets (AF_PACKET) pass the policy".to_owned(),
+        );
+    }
+    Coverage::Enforced
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enforced => f.write_str("enforced"),
+            Self::Observed => f.write_str("observed"),
+            Self::Degraded(reason) => write!(f, "degraded ({reason})"),
+            Self::Unprotected(reason) => write!(f, "unprotected ({reason})"),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Owns the daemon's loop: takes observations, decides anew, and has every netns brought to what is desired.
+//!
+//! One task owns all state. Work on a netns runs on blocking threads, at most [`WORKERS`] at once, and comes back as
+//! a message; the loop itself never waits for the kernel or for Docker.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::apply::{Applied, Failure, Kernel, Known, Target};
+use super::coverage::LastTry;
+use super::desired::{Desired, Rules, desire, is_running};
+use super::journal::{Entry, Journal};
+use super::queue::Queue;
+use super::status::{self, StatusReport};
+use crate::compile::Ruleset;
+use crate::config::Loaded;
+use crate::input::Text;
+use crate::metadata::{Inventory, InventoryBuilder, NetworkMode, Observation, Source, WorkloadId};
+
+/// How many netns are worked on at once.
+pub const WORKERS: usize = 4;
+/// How often every netns is compared with the kernel's own state.
+pub const RESYNC: Duration = Duration::from_secs(60);
+
+/// What others ask of the loop.
+pub enum Request {
+    /// The state of everything.
+    Status(oneshot::Sender<StatusReport>),
+    /// The last transactions.
+    Journal(oneshot::Sender<Vec<Entry>>),
+    /// Answers when everything known is programmed, or was tried.
+    Settled(oneshot::Sender<()>),
+    /// New rules, or why they could not be read; then the last good ones stay in force.
+    Reload(Result<Box<Loaded>, String>),
+}
+
+/// What is known of one netns.
+#[derive(Debug, Default)]
+pub(super) struct NetnsState {
+    pid: u32,
+    wanted: Option<Ruleset>,
+    known: Option<Known>,
+    /// What was wanted when the last try succeeded.
+    reached: Option<Option<Ruleset>>,
+    pub(super) last: LastTry,
+}
+
+struct Done {
+    owner: WorkloadId,
+    pid: u32,
+    wanted: Option<Ruleset>,
+    result: Result<Applied, Failure>,
+}
+
+/// The daemon's state.
+pub struct Engine {
+    kernel: Kernel,
+    facts: InventoryBuilder,
+    expected: Vec<Source>,
+    rules: Rules,
+    rules_error: Option<String>,
+    desired: Desired,
+    queue: Queue<WorkloadId>,
+    netns: BTreeMap<WorkloadId, NetnsState>,
+    journal: Journal,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet and expects `sources` to tell.
+    pub fn new(kernel: Kernel, rules: Rules, sources: Vec<Source>) -> Self {
+        Self {
+            kernel,
+            facts: InventoryBuilder::new(),
+            expected: sources,
+            rules,
+            rules_error: None,
+            desired: Desired::default(),
+            queue: Queue::new(WORKERS),
+            netns: BTreeMap::new(),
+            journal: Journal::default(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Runs until `stop` answers. What is in the kernel then stays there (security model 2).
+    pub async fn run(
+        mut self,
+        mut observations: mpsc::Receiver<Observation>,
+        mut requests: mpsc::Receiver<Request>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let (finished, mut results) = mpsc::unbounded_channel();
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        loop {
+            self.dispatch(&finished);
+            self.answer_waiting();
+            let next = self.queue.next_due();
+            // Every arm is cancel-safe: receiving, a tick and sleeping lose nothing when another arm wins.
+            tokio::select! {
+                // Observations before results: an address that left must leave before others are confirmed.
+                biased;
+                () = &mut stop => break,
+                Some(observation) = observations.recv() => {
+                    self.observe(observation);
+                    while let Ok(observation) = observations.try_recv() {
+                        self.observe(observation);
+                    }
+                    self.decide();
+                }
+                Some(done) = results.recv() => self.finish(done),
+                Some(request) = requests.recv() => self.answer(request),
+                _ = resync.tick() => self.audit(),
+                () = sleep_until(next), if next.is_some() => {}
+            }
+        }
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        match &observation {
+            Observation::Down { source, error } => {
+                tracing::warn!(%source, %error, "cannot be reached; what is in force stays");
+            }
+            Observation::Snapshot { source, workloads } => {
+                tracing::info!(%source, workloads = workloads.len(), "listed");
+            }
+            _ => {}
+        }
+        self.facts.apply(observation);
+    }
+
+    /// Decides everything anew and asks for work where the answer changed.
+    fn decide(&mut self) {
+        self.desired = desire(self.facts.inventory(), &self.rules);
+        let now = Instant::now();
+        let inventory = self.facts.inventory();
+        let has_netns = |id: &WorkloadId| inventory.get(id).is_some_and(is_running);
+        self.netns.retain(|owner, _| {
+            let keep = has_netns(owner);
+            if !keep {
+                self.queue.forget(owner);
+            }
+            keep
+        });
+        for workload in inventory.iter().filter(|workload| is_running(workload)) {
+            if workload.network_mode == NetworkMode::Host
+                || inventory.netns_owner(&workload.id) != &workload.id
+            {
+                continue;
+            }
+            let Some(netns) = &workload.netns else { continue };
+            let wanted = self.desired.rulesets.get(&workload.id);
+            let state = self.netns.entry(workload.id.clone()).or_default();
+            if state.pid != netns.pid {
+                *state = NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
+                // What has nothing in force yet comes before what only changes.
+                let first = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+                self.queue.add(workload.id.clone(), first);
+            } else if state.wanted.as_ref() != wanted {
+                state.wanted = wanted.cloned();
+                self.queue.add(workload.id.clone(), now);
+            }
+        }
+    }
+
+    /// Compares every netns with the kernel's own state.
+    fn audit(&mut self) {
+        let now = Instant::now();
+        for (owner, state) in &mut self.netns {
+            state.known = None;
+            self.queue.add(owner.clone(), now);
+        }
+    }
+
+    fn dispatch(&mut self, finished: &mpsc::UnboundedSender<Done>) {
+        while let Some(owner) = self.queue.take(Instant::now()) {
+            let Some(state) = self.netns.get_mut(&owner) else {
+                self.queue.done(&owner);
+                continue;
+            };
+            let target = Target {
+                owner: owner.clone(),
+                pid: state.pid,
+                wanted: state.wanted.clone(),
+                known: state.known.take(),
+            };
+            let (kernel, finished) = (self.kernel.clone(), finished.clone());
+            tokio::task::spawn_blocking(move || {
+                let result = kernel.apply(&target);
+                let Target { owner, pid, wanted, .. } = target;
+                // Nobody listens any more only when the daemon stops.
+                let _ = finished.send(Done { owner, pid, wanted, result });
+            });
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Done { owner, pid, wanted, result } = done;
+        let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
+            // It ended, or started again, meanwhile.
+            self.queue.done(&owner);
+            return;
+        };
+        let inventory = self.facts.inventory();
+        let name = inventory.get(&owner).map(|workload| workload.name.clone()).unwrap_or_default();
+        match result {
+            Ok(applied) => {
+                self.queue.done(&owner);
+                let is_repair = state.reached.as_ref() == Some(&wanted);
+                state.last =
+                    LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
+                state.known = Some(applied.known);
+                state.reached = Some(wanted);
+                if !applied.transaction.is_empty() {
+                    let entry = self.journal.note(
+                        (owner.as_str(), name.as_str()),
+                        &applied.transaction,
+                        is_repair,
+                        applied.took,
+                        applied.committed,
+                    );
+                    report(entry);
+                }
+                if self.facts.set_addresses(&owner, applied.addresses.into_iter().collect()) {
+                    self.decide();
+                }
+            }
+            Err(failure) if failure.is_gone() => {
+                tracing::debug!(workload = %name, "ended while it was being programmed");
+                self.queue.done(&owner);
+            }
+            Err(failure) => {
+                let error = failure.chain();
+                let wait = self.queue.failed(owner, Instant::now());
+                tracing::error!(workload = %name, %error, retry_ms = wait.as_millis(), "not programmed");
+                state.last.error = Some(error);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            // Whoever asked may have left meanwhile; that is no error here.
+            Request::Journal(reply) => drop(reply.send(self.journal.entries())),
+            Request::Settled(reply) => self.waiting.push(reply),
+            Request::Status(reply) => {
+                let report = status::report(
+                    &self.facts,
+                    &self.expected,
+                    &self.desired,
+                    &self.netns,
+                    &self.rules.options.settings,
+                    self.rules_error.clone(),
+                );
+                let kernel = self.kernel.clone();
+                tokio::task::spawn_blocking(move || {
+                    drop(reply.send(status::with_counts(report, &kernel)));
+                });
+            }
+            Request::Reload(Ok(loaded)) => {
+                self.rules = Rules::from(loaded.as_ref());
+                self.rules_error = None;
+                tracing::info!("configuration loaded");
+                self.decide();
+            }
+            Request::Reload(Err(error)) => {
+                tracing::error!(%error, "configuration refused; the last good one stays in force");
+                self.rules_error = Some(Text::new(&error).as_str().to_owned());
+            }
+        }
+    }
+
+    fn answer_waiting(&mut self) {
+        let has_told = |source: &Source| self.facts.source(*source).is_some();
+        if self.queue.is_idle() && self.expected.iter().all(has_told) {
+            for waiting in self.waiting.drain(..) {
+                drop(waiting.send(()));
+            }
+        }
+    }
+
+    /// What is known of all workloads.
+    pub fn inventory(&self) -> &Inventory {
+        self.facts.inventory()
+    }
+}
+
+fn report(entry: &Entry) {
+    let first = entry.changes.first().map(String::as_str).unwrap_or_default();
+    if entry.is_repair {
+        tracing::warn!(
+            workload = entry.workload,
+            operations = entry.operations,
+            first,
+            "somebody changed the table; repaired"
+        );
+    } else {
+        tracing::info!(
+            workload = entry.workload,
+            operations = entry.operations,
+            elements_only = entry.is_elements_only,
+            revokes = entry.is_revoking,
+            took_us = entry.took_us,
+            first,
+            "programmed"
+        );
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
