@@ -1,10 +1,36 @@
 //! Owns policy: what each workload may do, in application terms, and how that is decided.
 //!
 //! Pure. A [`Policy`] names services, never addresses; which addresses are meant is found by `compile`.
-//! Every statement says where it comes from.
+//! Every statement says where it comes from. [`generate`] makes the policies, [`text`] prints them, and
+//! [`evaluate`] is the naive reading of them that everything compiled is held against.
 
+pub mod evaluate;
+pub mod generate;
+mod grant;
+pub mod internet;
+mod labels;
+pub mod mode;
+pub mod operator;
+mod party;
+mod relate;
+pub mod selector;
 pub mod settings;
+mod stated;
 pub mod statement;
+pub mod text;
+pub mod traffic;
+pub mod verdict;
 
-pub use settings::{LabelTrust, Mode, Settings, UnknownTreatment};
-pub use statement::{Action, Direction, Peer, Policy, PolicySet, Provenance, Statement, Traffic};
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod generate_tests;
+
+pub use generate::generate;
+pub use mode::netns_mode;
+pub use operator::OperatorPolicy;
+pub use selector::{Selector, Subject};
+pub use settings::{DenyVerdict, DenyVerdicts, LabelTrust, Mode, Settings, UnknownTreatment};
+pub use statement::{
+    Action, Direction, LabelProblem, Peer, Policy, PolicySet, Provenance, Statement, Traffic,
+};

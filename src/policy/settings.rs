@@ -70,3 +70,29 @@ impl Default for Settings {
         }
     }
 }
+
+/// What happens to a packet that is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenyVerdict {
+    /// Nothing is answered.
+    Drop,
+    /// The sender is told at once: a TCP reset, or an ICMP error for all else.
+    Reject,
+}
+
+/// What happens to denied packets in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DenyVerdicts {
+    /// Packets to the workload.
+    pub ingress: DenyVerdict,
+    /// Packets from the workload.
+    pub egress: DenyVerdict,
+}
+
+impl Default for DenyVerdicts {
+    /// Strangers learn nothing; the workload's own application fails fast.
+    fn default() -> Self {
+        Self { ingress: DenyVerdict::Drop, egress: DenyVerdict::Reject }
+    }
+}
