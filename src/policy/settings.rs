@@ -71,18 +71,18 @@ impl Default for Settings {
     }
 }
 
-/// What is done to denied packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// What happens to a packet that is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DenyVerdict {
-    /// Silently dropped.
+    /// Nothing is answered.
     Drop,
-    /// Dropped, and the sender is told.
+    /// The sender is told at once: a TCP reset, or an ICMP error for all else.
     Reject,
 }
 
-/// What is done to denied packets, by direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// What happens to denied packets in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DenyVerdicts {
     /// Packets to the workload.
     pub ingress: DenyVerdict,
@@ -91,6 +91,7 @@ pub struct DenyVerdicts {
 }
 
 impl Default for DenyVerdicts {
+    /// Strangers learn nothing; the workload's own application fails fast.
     fn default() -> Self {
         Self { ingress: DenyVerdict::Drop, egress: DenyVerdict::Reject }
     }

@@ -35,12 +35,15 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Peer {
-    /// Other workloads: all replicas of a service, or one container. Only their addresses on networks that the
-    /// policy's own workload is attached to as well are meant.
+    /// Other workloads: all replicas of a service, or one container.
+    ///
+    /// Meant are the addresses of each member's netns owner ([`crate::metadata::Inventory::netns_owner`]) on
+    /// networks that the netns owner of the policy's own workload is attached to as well.
     Workloads {
         /// What people call it: `shop/api (node)`.
         label: Text,
-        /// Its members now; never the policy's own workload.
+        /// The workloads themselves (not their netns owners). Never the policy's own workload nor one in the same
+        /// netns. Empty where a service may reach its own replicas and there is one only: scaling fills it.
         members: BTreeSet<WorkloadId>,
     },
     /// The host the workload runs on: the gateways of its networks.
@@ -142,10 +145,32 @@ pub struct Policy {
 
 /// Every workload's policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
 pub struct PolicySet {
     /// By workload.
     pub policies: BTreeMap<WorkloadId, Policy>,
+    /// Container labels that could not be honoured, in the workloads' order.
+    pub problems: Vec<LabelProblem>,
+}
+
+/// A `seawall.*` label that was not honoured.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct LabelProblem {
+    /// On which workload.
+    pub workload: WorkloadId,
+    /// What people call the workload.
+    pub label: Text,
+    /// The label's name.
+    pub key: Text,
+    /// A stable code: `label/malformed`, `label/unknown`, `label/from-image`.
+    pub code: &'static str,
+    /// What is wrong, in one sentence.
+    pub message: Text,
+}
+
+impl fmt::Display for LabelProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: label {}: warning[{}]: {}", self.label, self.key, self.code, self.message)
+    }
 }
 
 impl fmt::Display for Mode {

@@ -1,0 +1,183 @@
+//! Owns the configuration file (`seawall.toml`): its keys, their defaults, and every problem in it at once.
+//!
+//! What the settings mean is decided where they are obeyed; which files are read is decided in [`files`].
+
+pub mod files;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::input::diagnostic::SourceFile;
+use crate::input::toml_doc::{Document, Located, Section};
+use crate::input::{Diagnostics, Text};
+use crate::policy::{DenyVerdict, DenyVerdicts, LabelTrust, Mode, Settings, UnknownTreatment};
+
+pub use files::{Files, Loaded, Source};
+
+/// Where the configuration is looked for.
+pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
+
+/// A valid configuration. The default is that of a host with no configuration at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// What generation obeys.
+    pub settings: Settings,
+    /// `docker.host`: where Docker's API is (`unix:///var/run/docker.sock`).
+    pub docker_host: Option<String>,
+    /// `containerd.address`: the path of containerd's socket.
+    pub containerd_address: Option<PathBuf>,
+    /// What happens to denied packets.
+    pub deny: DenyVerdicts,
+}
+
+impl Config {
+    /// Reads a configuration file. Keys that are not written have their defaults.
+    pub fn parse(file: SourceFile<'_>) -> Result<Self, Diagnostics> {
+        let mut reader = Reader { file, problems: Diagnostics::new() };
+        let document = Document::parse(file, &mut reader.problems);
+        let config = reader.config(&document.root());
+        reader.problems.into_result(config)
+    }
+}
+
+struct Reader<'a> {
+    file: SourceFile<'a>,
+    problems: Diagnostics,
+}
+
+impl Reader<'_> {
+    fn config(&mut self, root: &Section<'_>) -> Config {
+        let default = Config::default();
+        let modes = [("observe", Mode::Observe), ("enforce", Mode::Enforce), ("off", Mode::Off)];
+        let treatments = [
+            ("observe", UnknownTreatment::Observe),
+            ("baseline", UnknownTreatment::Baseline),
+            ("deny", UnknownTreatment::Deny),
+        ];
+        let trusts = [
+            ("trust", LabelTrust::Trust),
+            ("narrow", LabelTrust::Narrow),
+            ("ignore", LabelTrust::Ignore),
+        ];
+        let settings = Settings {
+            mode: self.word(root, "mode", "config/bad-mode", &modes).unwrap_or_default(),
+            unknown: self
+                .word(root, "unknown", "config/bad-unknown", &treatments)
+                .unwrap_or_default(),
+            labels: self.word(root, "labels", "config/bad-labels", &trusts).unwrap_or_default(),
+            host: root
+                .boolean("host", &mut self.problems)
+                .map_or(default.settings.host, |host| host.value),
+            resolvers: self.resolvers(root),
+        };
+        let docker = root.section("docker", &mut self.problems);
+        let containerd = root.section("containerd", &mut self.problems);
+        let deny = root.section("deny", &mut self.problems);
+        let config = Config {
+            settings,
+            docker_host: docker.as_ref().and_then(|section| self.docker_host(section)),
+            containerd_address: containerd.as_ref().and_then(|section| self.containerd(section)),
+            deny: deny.as_ref().map_or(default.deny, |section| self.deny(section)),
+        };
+        for section in [Some(root), docker.as_ref(), containerd.as_ref(), deny.as_ref()] {
+            section.into_iter().for_each(|section| section.finish(&mut self.problems));
+        }
+        config
+    }
+
+    /// One of a few words.
+    fn word<T: Copy>(
+        &mut self,
+        section: &Section<'_>,
+        key: &'static str,
+        code: &'static str,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let given = section.string(key, &mut self.problems)?;
+        let found = words.iter().find(|(word, _)| *word == given.value).map(|(_, value)| *value);
+        if found.is_none() {
+            let known = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+            let help = format!("use one of: {known}");
+            let message = format!("`{key}` cannot be `{}`", Text::new(given.value));
+            self.problem(&given, code, message, help);
+        }
+        found
+    }
+
+    fn resolvers(&mut self, root: &Section<'_>) -> Option<BTreeSet<IpAddr>> {
+        let listed = root.strings("resolvers", &mut self.problems)?;
+        let mut resolvers = BTreeSet::new();
+        for item in listed {
+            match item.value.parse::<IpAddr>() {
+                Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                    let message = format!("no resolver can have the address {address}");
+                    self.problem(&item, "config/bad-resolver", message, "write its own address");
+                }
+                Ok(address) => {
+                    resolvers.insert(address);
+                }
+                Err(_) => {
+                    let message = format!("`{}` is not an IP address", Text::new(item.value));
+                    let help = "write addresses such as \"192.0.2.53\" or \"2001:db8::53\"";
+                    self.problem(&item, "config/bad-resolver", message, help);
+                }
+            }
+        }
+        Some(resolvers)
+    }
+
+    fn docker_host(&mut self, section: &Section<'_>) -> Option<String> {
+        let host = section.string("host", &mut self.problems)?;
+        let is_socket =
+            host.value.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
+        let is_network = ["tcp://", "http://"]
+            .iter()
+            .any(|scheme| host.value.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+        if is_socket || is_network {
+            return Some(host.value.to_owned());
+        }
+        let message = format!("`{}` is no address of a Docker API", Text::new(host.value));
+        let help = "write \"unix:///var/run/docker.sock\" or \"tcp://127.0.0.1:2375\"";
+        self.problem(&host, "config/bad-docker-host", message, help);
+        None
+    }
+
+    fn containerd(&mut self, section: &Section<'_>) -> Option<PathBuf> {
+        let address = section.string("address", &mut self.problems)?;
+        let path = address.value.strip_prefix("unix://").unwrap_or(address.value);
+        if path.starts_with('/') {
+            return Some(path.into());
+        }
+        let message = format!("`{}` is not an absolute path", Text::new(address.value));
+        let help = "write the path of the socket, such as \"/run/containerd/containerd.sock\"";
+        self.problem(&address, "config/bad-containerd-address", message, help);
+        None
+    }
+
+    fn deny(&mut self, section: &Section<'_>) -> DenyVerdicts {
+        let default = DenyVerdicts::default();
+        let words = [("drop", DenyVerdict::Drop), ("reject", DenyVerdict::Reject)];
+        let mut read = |key| self.word(section, key, "config/bad-deny", &words);
+        DenyVerdicts {
+            ingress: read("ingress").unwrap_or(default.ingress),
+            egress: read("egress").unwrap_or(default.egress),
+        }
+    }
+
+    fn problem(
+        &mut self,
+        at: &Located<&str>,
+        code: &'static str,
+        message: String,
+        help: impl Into<String>,
+    ) {
+        self.problems.push(self.file.problem(&at.span, code, message).with_help(help));
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;
