@@ -7,6 +7,7 @@
 //!
 //! `docs/ARCHITECTURE.md` walks one event and one packet through these files.
 
+pub mod compile;
 pub mod config;
 pub mod input;
 pub mod metadata;

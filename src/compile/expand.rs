@@ -6,9 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::intervals::{Cuboid, disjoint};
 use super::ruleset::{Comment, Element, Family, Key, KeyKind, Set};
 use crate::metadata::{Inventory, Workload};
-use crate::policy::{
-    Action, Direction, INTERNET_V4, INTERNET_V6, Peer, Policy, Settings, Statement, Traffic,
-};
+use crate::policy::internet::{INTERNET_V4, INTERNET_V6};
+use crate::policy::{Action, Direction, Peer, Policy, Settings, Statement, Traffic};
 
 /// Ranges of at most this many ports become single elements, so that a peer coming or going stays a matter of elements.
 const MAX_EXPANDED_PORTS: u32 = 32;
@@ -179,8 +178,8 @@ fn addresses(
         ],
         Peer::Internet => {
             let v4 = INTERNET_V4.iter().map(|(a, b)| (IpAddr::V4(*a), IpAddr::V4(*b)));
-            let v6 = INTERNET_V6.iter().map(|(a, b)| (IpAddr::V6(*a), IpAddr::V6(*b)));
-            v4.chain(v6).collect()
+            let v6 = (IpAddr::V6(INTERNET_V6.0), IpAddr::V6(INTERNET_V6.1));
+            v4.chain([v6]).collect()
         }
         Peer::Cidr(network) => match network {
             ipnetwork::IpNetwork::V4(net) => {

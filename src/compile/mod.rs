@@ -11,7 +11,7 @@ pub mod intervals;
 pub mod ruleset;
 
 use crate::metadata::Inventory;
-use crate::policy::{DenyVerdicts, Mode, Policy, Settings};
+use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
 
 pub use interpret::{Outcome, Packet, interpret};
 pub use ruleset::{Generation, Ruleset, TABLE};
@@ -28,10 +28,10 @@ pub struct Options {
 /// Compiles the policies of all workloads of one netns.
 ///
 /// The netns is that of the first policy's workload. Its ruleset allows what any member's policy allows and no
-/// member's denies (design: one table with the union). The weakest mode of the members counts, since their packets
-/// cannot be told apart. Returns `None` when the netns is not to be touched: no members, or one is in mode off.
+/// member's denies: one table with the union. The strictest mode of the members counts ([`netns_mode`]). Returns `None`
+/// when the netns is not to be touched: no members, or all of them in mode off.
 pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) -> Option<Ruleset> {
-    let mode = members.iter().map(|policy| policy.mode).min()?;
+    let mode = netns_mode(members);
     if mode == Mode::Off {
         return None;
     }
