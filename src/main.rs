@@ -1,2 +1,7 @@
-//! The seawall binary.
-fn main() {}
+//! The seawall binary: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    seawall::cli::main()
+}

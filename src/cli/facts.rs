@@ -1,0 +1,193 @@
+//! Owns where commands get their facts: saved files, or Docker and containerd asked once.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use tokio::sync::mpsc;
+
+use super::{CommandError, Global, load};
+use crate::config::Loaded;
+use crate::metadata::{
+    ContainerdSource, DockerSource, Inventory, InventoryBuilder, Observation, Source, Workload, compose, inspect,
+};
+use crate::reconcile::{Desired, Rules, desire};
+
+/// Which facts, and of which workloads.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  seawall plan --from examples/shop/compose.yaml
+  docker inspect $(docker ps -q) | seawall policy --from -
+  seawall plan shop/db                     the running container, as root")]
+pub(super) struct FactsArgs {
+    /// Read facts from a file instead of Docker: saved `docker inspect` output, a compose file, or - for standard input.
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+}
+
+/// Which workloads.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct TargetArgs {
+    /// Only this one: container name, id, project/service, or project.
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+}
+
+/// What a command works on.
+pub(super) struct Facts {
+    pub(super) inventory: Inventory,
+    pub(super) rules: Rules,
+    pub(super) desired: Desired,
+    /// Whether addresses are stand-ins because the facts come from a compose file.
+    pub(super) has_placeholders: bool,
+}
+
+impl TargetArgs {
+    /// The workloads meant: all, or those the target names.
+    pub(super) fn select<'a>(&self, inventory: &'a Inventory) -> Result<Vec<&'a Workload>, CommandError> {
+        let Some(target) = &self.target else { return Ok(inventory.iter().collect()) };
+        let found: Vec<&Workload> =
+            inventory.iter().filter(|workload| is_named(workload, target)).collect();
+        if found.is_empty() { Err(unknown(target, inventory)) } else { Ok(found) }
+    }
+}
+
+/// Whether a word names a workload, or the project it belongs to.
+fn is_named(workload: &Workload, word: &str) -> bool {
+    let is_id = word.len() >= 4 && workload.id.as_str().starts_with(word);
+    let is_project = workload.project.as_ref().is_some_and(|project| project.name == *word);
+    is_id || workload.name == *word || workload.display_name() == *word || is_project
+}
+
+/// The one workload a word names; replicas of one service count as one.
+pub(super) fn find<'a>(inventory: &'a Inventory, word: &str) -> Result<&'a Workload, CommandError> {
+    let mut found = inventory.iter().filter(|workload| is_named(workload, word));
+    let first = found.next().ok_or_else(|| unknown(word, inventory))?;
+    match found.find(|other| other.display_name() != first.display_name()) {
+        None => Ok(first),
+        Some(other) => Err(CommandError::Usage(anyhow!(
+            "`{word}` names more than one workload ({} and {}); name one of them",
+            first.display_name(),
+            other.display_name()
+        ))),
+    }
+}
+
+fn unknown(word: &str, inventory: &Inventory) -> CommandError {
+    let names: Vec<String> =
+        inventory.iter().map(|workload| workload.display_name().to_string()).collect();
+    let known = if names.is_empty() { "none is known".to_owned() } else { names.join(", ") };
+    let word = crate::input::Text::new(word);
+    CommandError::Usage(anyhow!("no workload is called `{word}`; known: {known}"))
+}
+
+/// Gathers facts and decides everything.
+pub(super) async fn gather(global: &Global, from: &[PathBuf]) -> Result<Facts, CommandError> {
+    let loaded = load(global)?;
+    let (inventory, has_placeholders) = if from.is_empty() {
+        (live(&loaded).await?, false)
+    } else {
+        read_files(from)?
+    };
+    let rules = Rules::from(&loaded);
+    let desired = desire(&inventory, &rules);
+    for problem in &desired.policies.problems {
+        tracing::warn!("{problem}");
+    }
+    Ok(Facts { inventory, rules, desired, has_placeholders })
+}
+
+impl FactsArgs {
+    /// Gathers what these arguments name.
+    pub(super) async fn gather(&self, global: &Global) -> Result<Facts, CommandError> {
+        gather(global, &self.from).await
+    }
+}
+
+/// What files say. Returns whether any of their addresses are placeholders.
+fn read_files(paths: &[PathBuf]) -> Result<(Inventory, bool), CommandError> {
+    let mut workloads: Vec<Workload> = Vec::new();
+    let mut has_placeholders = false;
+    for path in paths {
+        let bytes = read_bytes(path).map_err(CommandError::Usage)?;
+        // Bytes that are no text are replaced; nothing that matters can stand in them.
+        let text = String::from_utf8_lossy(&bytes);
+        let is_json = text.trim_start().starts_with(['[', '{']);
+        if is_json {
+            let context = || format!("cannot read {}", path.display());
+            let found = inspect::parse(&text, &crate::metadata::host_resolvers()).with_context(context);
+            workloads.extend(found.map_err(CommandError::Usage)?);
+        } else {
+            has_placeholders = true;
+            workloads.extend(read_compose(path, &text)?);
+        }
+    }
+    Ok((workloads.into_iter().collect(), has_placeholders))
+}
+
+fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn read_compose(path: &Path, text: &str) -> Result<Vec<Workload>, CommandError> {
+    let folder = std::path::absolute(path).ok();
+    let folder = folder.as_deref().and_then(Path::parent).and_then(Path::file_name);
+    let project = folder.map_or("stdin".into(), |name| name.to_string_lossy());
+    let file = crate::input::diagnostic::SourceFile { name: path, text };
+    Ok(compose::parse(file, &project)?)
+}
+
+/// Starts watching Docker and containerd. Returns what they will say, and which of them are asked.
+pub(super) fn watch(loaded: &Loaded) -> Result<(mpsc::Receiver<Observation>, Vec<Source>), CommandError> {
+    let (sender, observations) = mpsc::channel(1024);
+    let docker = DockerSource::new(loaded.config.docker_host.as_deref())
+        .map_err(|error| CommandError::Usage(error.into()))?;
+    let containerd = ContainerdSource::new(loaded.config.containerd_address.clone());
+    tokio::spawn(docker.watch(sender.clone()));
+    tokio::spawn(containerd.watch(sender));
+    Ok((observations, vec![Source::Docker, Source::Containerd]))
+}
+
+/// Asks Docker and containerd once. It is an error when neither answers.
+async fn live(loaded: &Loaded) -> Result<Inventory, CommandError> {
+    super::output::progress("asking Docker and containerd …");
+    let (observations, sources) = watch(loaded)?;
+    let mut facts: InventoryBuilder = crate::reconcile::collect::collect(observations, &sources).await;
+    let answers = sources.iter().filter_map(|source| facts.source(*source).map(|said| (source, said)));
+    let errors: Vec<String> =
+        answers.filter_map(|(source, said)| Some(format!("{source}: {}", said.err()?))).collect();
+    if errors.len() == sources.len() {
+        return Err(CommandError::System(anyhow!(
+            "neither Docker nor containerd answers ({}); is one of them running, and are you root? \
+             Without them: seawall plan --from FILE",
+            errors.join("; ")
+        )));
+    }
+    read_addresses(&mut facts);
+    Ok(facts.inventory().clone())
+}
+
+/// The netns themselves know their addresses best; without root, Docker's word is taken.
+fn read_addresses(facts: &mut InventoryBuilder) {
+    let running: Vec<_> = facts
+        .inventory()
+        .iter()
+        .filter(|workload| workload.network_mode == crate::metadata::NetworkMode::Own)
+        .filter_map(|workload| Some((workload.id.clone(), workload.netns.as_ref()?.pid)))
+        .collect();
+    let Ok(entrance) = crate::nft::netns::Entrance::start() else { return };
+    for (id, pid) in running {
+        if let Ok(addresses) = crate::nft::Netns::of_pid(pid).and_then(|netns| entrance.addresses(&netns)) {
+            facts.set_addresses(&id, addresses.into_iter().collect());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Owns the command line: what commands there are, what they print, and the exit codes.
+//!
+//! 0: done, no difference. 1: there is a difference, or a denial. 2: usage or configuration error. 3: the system refused.
+
+mod apply;
+mod check;
+mod clear;
+mod diff;
+mod explain;
+mod facts;
+mod output;
+mod plan;
+mod policy;
+mod resolve;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::api::client::ClientError;
+use crate::config::{DEFAULT_PATH, Files, Loaded};
+use crate::input::Diagnostics;
+use crate::model::Catalogue;
+
+/// A firewall for Docker and containerd hosts that writes its own rules.
+///
+/// seawall recognises which application each container is, looks up what that application is known to do on the
+/// network, and denies everything else in the container's own network namespace.
+#[derive(Debug, Parser)]
+#[command(name = "seawall", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  seawall plan --from compose.yaml           what would be allowed, without root and without Docker
+  seawall resolve registry:5000/team/mysql   which application an image is, and why
+  seawall test shop/web shop/db:5432/tcp     whether a connection is allowed, and what decides it
+  seawall run                                the daemon; in observe until the configuration says enforce
+
+Exit codes: 0 done, no difference; 1 a difference or a denial; 2 usage or configuration error;
+3 the system refused (no permission, no Docker).";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+struct Global {
+    /// Configuration file; models.d/ and policy.d/ lie beside it.
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH, env = "SEAWALL_CONFIG")]
+    config: PathBuf,
+    /// Control socket of the daemon.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/seawall/seawall.sock", env = "SEAWALL_SOCKET")]
+    socket: PathBuf,
+    /// Folder for the daemon's state.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/seawall")]
+    state_dir: PathBuf,
+    /// For people, or as JSON for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
+    output: Output,
+    /// Say more on stderr; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// The form of what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Aligned text.
+    Human,
+    /// JSON with a stable schema.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground
+    Run,
+    /// Validate configuration, models and policy files; report all problems at once
+    Check,
+    /// Say which application an image or a container is, with all evidence
+    Resolve(resolve::ResolveArgs),
+    /// Print the declarative policy: who may talk to whom, and who says so
+    Policy(facts::FactsArgs),
+    /// Print the nftables ruleset that would be applied (dry run)
+    Plan(facts::FactsArgs),
+    /// Show how what the kernel holds differs from what is wanted
+    Diff(facts::TargetArgs),
+    /// Bring every container to what is wanted, once, and exit
+    Apply,
+    /// Show workloads, models, modes, coverage and counters of the running daemon
+    Status(status::StatusArgs),
+    /// Say whether a connection is allowed, and which statement decides it
+    Test(explain::TestArgs),
+    /// Take everything of seawall's out of every network namespace
+    Clear,
+    /// Have the running daemon read its configuration again
+    Reload,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  seawall completions bash > /etc/bash_completion.d/seawall")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done,
+    Difference,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+enum CommandError {
+    /// Wrong usage, or a configuration with problems: exit 2.
+    Usage(anyhow::Error),
+    /// The system refused: exit 3.
+    System(anyhow::Error),
+}
+
+impl From<Diagnostics> for CommandError {
+    fn from(problems: Diagnostics) -> Self {
+        Self::Usage(anyhow::Error::new(problems))
+    }
+}
+
+impl From<ClientError> for CommandError {
+    fn from(error: ClientError) -> Self {
+        Self::System(error.into())
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with 0, mistakes to stderr with 2; clap does both.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("seawall: cannot start: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    let result = runtime.block_on(dispatch(cli));
+    // Work on blocking threads that is still under way must not hold up the exit.
+    runtime.shutdown_background();
+    match result {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Difference) => ExitCode::from(1),
+        Err(CommandError::Usage(error)) => fail(&error, 2),
+        Err(CommandError::System(error)) => fail(&error, 3),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // Problems of files stand for themselves, a line each.
+    match error.downcast_ref::<Diagnostics>() {
+        Some(problems) => eprintln!("{problems}"),
+        None => eprintln!("seawall: {error:#}"),
+    }
+    ExitCode::from(code)
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
+    let global = cli.global;
+    if !matches!(cli.command, Command::Run) {
+        run::start_logging(global.verbose, false);
+    }
+    match cli.command {
+        Command::Run => run::run(&global).await,
+        Command::Check => check::check(&global),
+        Command::Resolve(args) => resolve::resolve(&global, args).await,
+        Command::Policy(args) => policy::policy(&global, &args).await,
+        Command::Plan(args) => plan::plan(&global, &args).await,
+        Command::Diff(args) => diff::diff(&global, &args).await,
+        Command::Apply => apply::apply(&global).await,
+        Command::Status(args) => status::status(&global, &args).await,
+        Command::Test(args) => explain::test(&global, &args).await,
+        Command::Clear => clear::clear(&global).await,
+        Command::Reload => {
+            crate::api::Client::new(&global.socket).reload().await?;
+            println!("asked the daemon to read its configuration again; `seawall status` tells whether it took it");
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "seawall", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Reads and validates all configuration files.
+fn load(global: &Global) -> Result<Loaded, CommandError> {
+    let is_default = global.config == PathBuf::from(DEFAULT_PATH);
+    if !is_default && !global.config.exists() {
+        let path = global.config.display();
+        return Err(CommandError::Usage(anyhow::anyhow!(
+            "the configuration file {path} does not exist; create it or leave --config out"
+        )));
+    }
+    Ok(load_files(&global.config)?)
+}
+
+/// Reads and validates the configuration file and those beside it.
+fn load_files(config: &std::path::Path) -> Result<Loaded, Diagnostics> {
+    Files::read(config).load(Catalogue::with_files)
+}

@@ -1,0 +1,123 @@
+//! `seawall run`: the daemon.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing_subscriber::EnvFilter;
+
+use super::{CommandError, Exit, Global, facts, load, load_files};
+use crate::api::server;
+use crate::reconcile::{Engine, Kernel, Request, Rules};
+
+/// Logs to stderr; the daemon from `info` on, other commands from `warn` on.
+pub(super) fn start_logging(verbose: u8, is_daemon: bool) {
+    let level = match (verbose, is_daemon) {
+        (0, false) => "warn",
+        (0, true) | (1, false) => "info",
+        (1, true) => "debug",
+        _ => "trace",
+    };
+    // The libraries below say more than helps.
+    let default = if verbose > 2 { level.to_owned() } else { format!("warn,seawall={level}") };
+    let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let wants_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // systemd's journal has its own clock.
+    let result = if std::env::var_os("JOURNAL_STREAM").is_some() || !is_daemon {
+        logger.without_time().with_ansi(wants_colour).try_init()
+    } else {
+        logger.with_ansi(wants_colour).try_init()
+    };
+    // Only a second call could fail, and then logging works already.
+    drop(result);
+}
+
+pub(super) async fn run(global: &Global) -> Result<Exit, CommandError> {
+    start_logging(global.verbose, true);
+    if !nix::unistd::geteuid().is_root() {
+        return Err(CommandError::System(anyhow::anyhow!(
+            "no permission: seawall enters network namespaces and changes nftables; run it as root"
+        )));
+    }
+    let loaded = load(global)?;
+    std::fs::create_dir_all(&global.state_dir)?;
+    let listener = server::bind(&global.socket).await.map_err(|error| {
+        let context = format!("cannot listen on {}", global.socket.display());
+        CommandError::System(anyhow::Error::new(error).context(context))
+    })?;
+    let (observations, sources) = facts::watch(&loaded)?;
+    let engine = Engine::new(Kernel::start()?, Rules::from(&loaded), sources);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        mode = %loaded.config.settings.mode,
+        models = loaded.catalogue.models.len(),
+        "seawall runs"
+    );
+    let (requests, received) = mpsc::channel(16);
+    let (reload, reloads) = mpsc::channel(1);
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(reload_when_asked(global.config.clone(), reloads, requests.clone())?);
+    tokio::spawn(tell_systemd(requests.clone()));
+    let server_stop = wait(stopped.clone());
+    let mut serving = tokio::spawn(server::serve(listener, requests, reload, server_stop));
+    let mut engine = tokio::spawn(engine.run(observations, received, wait(stopped)));
+    let result = tokio::select! {
+        signal = termination() => { tracing::info!(signal = signal?, "stopping; what is in force stays"); Ok(()) }
+        ended = &mut engine => Err(anyhow::anyhow!("the reconcile loop ended: {ended:?}")),
+        ended = &mut serving => Err(anyhow::anyhow!("the control socket ended: {ended:?}")),
+    };
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    drop(stop.send(true));
+    drop(std::fs::remove_file(&global.socket));
+    result.map(|()| Exit::Done).map_err(CommandError::System)
+}
+
+async fn wait(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and everything with it.
+    drop(stopped.wait_for(|stopped| *stopped).await);
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn termination() -> Result<&'static str, CommandError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Both arms are cancel-safe.
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Ready means: everything that runs has been programmed once.
+async fn tell_systemd(requests: mpsc::Sender<Request>) {
+    let (reply, settled) = oneshot::channel();
+    if requests.send(Request::Settled(reply)).await.is_ok() && settled.await.is_ok() {
+        tracing::info!("everything that runs is programmed");
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    }
+}
+
+/// Reads the configuration again on SIGHUP and when asked on the socket. A bad one leaves the last good one in force.
+fn reload_when_asked(
+    config: PathBuf,
+    mut reloads: mpsc::Receiver<()>,
+    requests: mpsc::Sender<Request>,
+) -> Result<impl Future<Output = ()>, CommandError> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            // Both arms are cancel-safe.
+            tokio::select! {
+                Some(()) = hangup.recv() => {}
+                Some(()) = reloads.recv() => {}
+                else => break,
+            }
+            let loaded = load_files(&config).map(Box::new).map_err(|problems| problems.to_string());
+            if requests.send(Request::Reload(loaded)).await.is_err() {
+                break;
+            }
+        }
+    })
+}
