@@ -37,7 +37,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::ImageRef;
-    use crate::model::{Category, Model, Provided};
+    use crate::model::{Audience, Category, Model, Provided};
 
     fn builtin() -> Catalogue {
         Catalogue::builtin().unwrap_or_else(|problems| panic!("{problems}"))
@@ -154,14 +154,33 @@ mod tests {
             .flat_map(|model| &model.provides)
             .map(|provided| provided.service.as_str())
             .collect();
-        // uWSGI's own protocol has no usual port; applications declare theirs.
         let unused: Vec<_> = catalogue
             .services
             .keys()
             .map(|name| name.as_str())
-            .filter(|name| !provided.contains(name) && *name != "uwsgi")
+            .filter(|name| !provided.contains(name))
             .collect();
         assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn whoever_uses_a_service_is_served_by_some_model() {
+        let catalogue = builtin();
+        let mut refused = Vec::new();
+        for client in catalogue.models.values() {
+            let admits = |audience: &Audience| match audience {
+                Audience::Any => true,
+                Audience::Category(category) => *category == client.category,
+                Audience::Model(name) => *name == client.name,
+            };
+            for service in client.uses.iter().filter(|name| name.as_str() != Provided::EXPOSED) {
+                let mut offers = catalogue.models.values().flat_map(|model| &model.provides);
+                if !offers.any(|offer| offer.service == *service && offer.to.iter().any(admits)) {
+                    refused.push(format!("{} uses {service}", client.name));
+                }
+            }
+        }
+        assert!(refused.is_empty(), "{}", refused.join("\n"));
     }
 
     #[test]
@@ -170,10 +189,7 @@ mod tests {
         every(&catalogue, |model| {
             !["database", "cache", "broker", "search", "coordination"]
                 .contains(&model.category.as_str())
-                || model
-                    .provides
-                    .iter()
-                    .all(|provided| !provided.to.contains(&crate::model::Audience::Any))
+                || model.provides.iter().all(|provided| !provided.to.contains(&Audience::Any))
         });
     }
 

@@ -47,6 +47,13 @@ impl Model {
     }
 }
 
+/// Whether the image's registry gives paths to whoever registers, so that no path there is a mirror's prefix.
+fn is_shared(image: &ImageRef) -> bool {
+    const SHARED: [&str; 5] =
+        ["ghcr.io", "quay.io", "registry.gitlab.com", "codeberg.org", "docker.pkg.github.com"];
+    image.registry.as_deref().is_some_and(|registry| SHARED.contains(&registry))
+}
+
 /// How `image` fits one claimed repository.
 fn fit(claimed: &ImageRef, image: &ImageRef) -> Option<RepositoryMatch> {
     let is_at_home = claimed.registry == image.registry;
@@ -62,7 +69,7 @@ fn fit(claimed: &ImageRef, image: &ImageRef) -> Option<RepositoryMatch> {
         }
         let official = format!("library/{}", claimed.repository);
         let tail = if is_path { claimed.repository.as_str() } else { official.as_str() };
-        let prefix = image.repository.strip_suffix(tail);
+        let prefix = image.repository.strip_suffix(tail).filter(|_| !is_shared(image));
         if prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/')) {
             return Some(RepositoryMatch::Mirrored);
         }
@@ -156,6 +163,9 @@ mod tests {
             ("postgres", "harbor.lan/hub/bitnami/postgresql", Some(Mirrored)),
             ("redis", "public.ecr.aws/docker/library/redis", Some(Mirrored)),
             ("redis", "mirror.gcr.io/library/redis:7", Some(Mirrored)),
+            ("redis", "ghcr.io/evil/library/redis", Some(Distinctive)),
+            ("nginx", "ghcr.io/evil/library/nginx", Some(LastElement)),
+            ("certbot", "quay.io/evil/certbot/certbot", Some(Distinctive)),
             ("mysql", "registry:5000/team/mysql:8", Some(Distinctive)),
             ("nginx", "evil/nginx", Some(LastElement)),
             ("nginx", "registry:5000/nginx", Some(LastElement)),

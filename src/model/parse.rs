@@ -149,4 +149,16 @@ source = "https://example.org/web"
         assert!(problems.contains("a.toml:2:10: error[catalogue/bad-port]"), "{problems}");
         assert!(problems.contains("b.toml:1:"), "{problems}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_however_broken_is_a_panic(cut in 0usize..4096, junk in "[\\PC\\n\\x1b]{0,20}") {
+            let good = fixture("many-problems.toml");
+            let at = (0..=cut.min(good.len())).rev().find(|at| good.is_char_boundary(*at)).unwrap();
+            let text = format!("{}{junk}{}", &good[..at], &good[at..]);
+            let problems = Catalogue::parse(&[source("x.toml", &text)]).unwrap_err();
+            let is_harmless = !problems.to_string().contains('\u{1b}');
+            proptest::prop_assert!(is_harmless);
+        }
+    }
 }

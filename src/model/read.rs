@@ -158,7 +158,7 @@ fn read_model<'d>(
     let commands = checked(section, "commands", problems, command);
     let env = checked(section, "env", problems, env_name);
     let provides = read_provides(section, problems);
-    let uses = checked_list(section, "uses", problems, |name, spot| {
+    let uses = checked(section, "uses", problems, |name, spot| {
         ServiceName::new(name).ok_or_else(|| bad_name("service", name, spot))
     });
     let egress = read_egress(section, problems);
@@ -226,7 +226,7 @@ fn read_provided<'d>(
                 refuse_empty(ports.as_ref().map(BTreeSet::is_empty), "ports", &spot, problems);
             }
             let to = if table.has("to") {
-                let to = checked_list(&table, "to", problems, audience);
+                let to = checked(&table, "to", problems, audience);
                 refuse_empty(raw_is_empty(&table, "to"), "to", &spot, problems);
                 to
             } else {

@@ -207,8 +207,13 @@ mod tests {
         workload
     }
 
+    fn catalogue() -> &'static Catalogue {
+        static BUILTIN: std::sync::OnceLock<Catalogue> = std::sync::OnceLock::new();
+        BUILTIN.get_or_init(|| Catalogue::builtin().unwrap())
+    }
+
     fn resolved(facts: &str, overrides: &Overrides) -> Resolution {
-        resolve(&workload(facts), &Catalogue::builtin().unwrap(), overrides)
+        resolve(&workload(facts), catalogue(), overrides)
     }
 
     fn check(cases: &[(&str, Option<&str>)]) {
@@ -414,5 +419,29 @@ mod tests {
             reason("image=team/kafka env=JAVA_HOME,JAVA_VERSION"),
             "it is built on java (0.60), but may well be kafka (0.30)"
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_facts_the_answer_is_sound(
+            last in "[a-z]{1,4}|nginx|postgres|node|kafka",
+            program in "[a-z/ ;&=-]{0,12}|node|postgres|sh",
+            script in ".{0,40}",
+            env in "[A-Z_]{1,6}|NODE_VERSION|PGDATA",
+            title in ".{0,20}|PostgreSQL",
+        ) {
+            let mut workload = workload(&format!("image=x/{last}"));
+            workload.image.cmd = vec![program.as_str().into(), "-c".into(), script.as_str().into()];
+            workload.env_names.insert(env.as_str().into());
+            workload
+                .image
+                .labels
+                .insert("org.opencontainers.image.title".into(), title.as_str().into());
+            let found = resolve(&workload, catalogue(), &Overrides::default());
+            proptest::prop_assert!((0.0..=1.0).contains(&found.confidence));
+            proptest::prop_assert_eq!(found.model.is_none(), found.reason.is_some());
+            proptest::prop_assert!(found.model.is_none() || found.confidence >= 0.6);
+            proptest::prop_assert!(found.evidence.iter().all(|piece| piece.weight.abs() <= 1.0));
+        }
     }
 }
