@@ -1,6 +1,6 @@
 //! Owns knowledge of applications: the catalogue of models, and which model a workload is.
 //!
-//! Pure: [`resolve`] gives the same answer for the same facts, with every piece of
+//! Pure: [`resolve()`] gives the same answer for the same facts, with every piece of
 //! evidence it used. It never guesses: below the threshold the answer is `unknown`.
 
 pub mod builtin;

@@ -155,6 +155,9 @@ chrislusf/seaweedfs                               seaweedfs
 quay.io/coreos/etcd:v3.5.15                       etcd
 hashicorp/consul:1.19                             consul
 hashicorp/vault:1.17                              vault
+registry.k8s.io/pause:3.9                         pause
+bitnamilegacy/kafka:3.7                           kafka
+bitnamilegacy/postgresql:16                       postgres
 zookeeper:3.9                                     zookeeper
 adminer                                           adminer
 phpmyadmin                                        phpmyadmin
