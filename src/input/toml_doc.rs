@@ -192,7 +192,8 @@ impl<'d> Section<'d> {
     }
 
     fn joined(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        let key = super::Text::new(key);
+        if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
     }
 
     fn raw(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
@@ -329,6 +330,22 @@ mod tests {
         Document::parse(source("a = \nb = [1,\nc = 'x'\n= 3\n"), &mut problems);
         assert!(problems.iter().count() >= 2, "{problems}");
         assert!(problems.iter().all(|problem| problem.code == "file/syntax"));
+    }
+
+    #[test]
+    fn a_key_that_acts_on_a_terminal_is_made_harmless_in_every_message() {
+        let mut problems = Diagnostics::new();
+        let document =
+            Document::parse(source("\"a\\u001b[2J\" = 1\n[\"b\\u001b\"]\n"), &mut problems);
+        let root = document.root();
+        for key in root.keys() {
+            if let Some(section) = root.named(key.value, &mut problems) {
+                section.required_string("title", &mut problems);
+            }
+        }
+        root.finish(&mut problems);
+        assert_eq!(problems.iter().count(), 4, "{problems}");
+        assert!(!problems.to_string().contains('\u{1b}'));
     }
 
     #[test]

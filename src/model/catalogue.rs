@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::input::{Place, Text};
-use crate::metadata::Ports;
+use crate::metadata::{ImageRef, Ports};
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -62,7 +62,7 @@ name_type!(
 /// A wire protocol with its usual ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Service {
-    /// Usual ports.
+    /// Usual ports; empty for a protocol without any (`metrics`), whose providers each say their own.
     pub ports: BTreeSet<Ports>,
     /// Where it is declared.
     pub place: Place,
@@ -85,6 +85,9 @@ pub enum Audience {
 pub struct Provided {
     /// The service; `exposed` stands for the ports the image or container itself declares.
     pub service: ServiceName,
+    /// The ports it is provided on, where those are not the service's usual ones; empty means the usual ones.
+    /// [`Catalogue::ports_of`] puts all of this together.
+    pub ports: BTreeSet<Ports>,
     /// Who is served; never empty.
     pub to: BTreeSet<Audience>,
     /// Where this is written.
@@ -121,8 +124,9 @@ pub struct Model {
     pub title: Text,
     /// Its category.
     pub category: Category,
-    /// Repositories it is shipped as (`postgres`, `bitnami/postgresql`).
-    pub images: BTreeSet<String>,
+    /// Repositories it is shipped as (`postgres`, `bitnami/postgresql`), with the registry they are at home in
+    /// when that is not Docker Hub (`quay.io/keycloak/keycloak`); never with tag or digest.
+    pub images: BTreeSet<ImageRef>,
     /// Last path elements that mean this application in whatever registry and path (`mysql`, but never `app`).
     pub distinctive: BTreeSet<String>,
     /// Names of the programs it runs, as entrypoint or command (`postgres`, `node`).
@@ -135,6 +139,9 @@ pub struct Model {
     pub uses: BTreeSet<ServiceName>,
     /// Other egress.
     pub egress: Vec<Egress>,
+    /// Whether other images are built on it (`node`, `python`): what is built on it may be something more specific,
+    /// so it is the answer only when nothing more specific is.
+    pub base: bool,
     /// Whether it forwards packets for others (VPN gateways).
     pub routes: bool,
     /// Where this knowledge comes from (a URL).
@@ -150,6 +157,16 @@ pub struct Catalogue {
     pub services: BTreeMap<ServiceName, Service>,
     /// Models by name.
     pub models: BTreeMap<ModelName, Model>,
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Category(category) => write!(f, "category:{category}"),
+            Self::Model(model) => write!(f, "model:{model}"),
+        }
+    }
 }
 
 impl Provided {
