@@ -25,6 +25,10 @@ pub mod verdict;
 mod fixture;
 #[cfg(test)]
 mod generate_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod trust_tests;
 
 pub use generate::generate;
 pub use mode::netns_mode;
