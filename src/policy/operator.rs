@@ -443,5 +443,4 @@ fn overlap(left: IpNetwork, right: IpNetwork) -> bool {
 }
 
 #[cfg(test)]
-#[path = "operator_tests.rs"]
 mod tests;

@@ -146,6 +146,9 @@ proptest! {
         let makes = build_all(&shapes);
         let scaled = which.get(&makes).clone();
         prop_assume!(scaled.workload.service.is_some());
+        // Who names one container means that one, and not its replicas: such a wire is no part of scaling.
+        let name = scaled.workload.name.clone();
+        prop_assume!(makes.iter().all(|made| made.workload.wires.iter().all(|wire| wire.host != name)));
         // Replicas are made from one definition; two different ones under one name are no replicas.
         let is_other = |made: &Make| made.workload.project == scaled.workload.project
             && made.workload.service == scaled.workload.service

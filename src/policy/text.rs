@@ -114,5 +114,4 @@ fn traffic(statement: &Statement) -> String {
 }
 
 #[cfg(test)]
-#[path = "text_tests.rs"]
 mod tests;
