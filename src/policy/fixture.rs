@@ -89,6 +89,7 @@ pub(crate) fn catalogue() -> Catalogue {
             60,
         ),
         model("certbot", "tool", &[], &[], &[(EgressTarget::Internet, "80/tcp 443/tcp")], 70),
+        model("envoy", "proxy", &[("exposed", any)], &["exposed"], &[], 90),
         model("wireguard", "vpn", &[("wireguard", any)], &[], &[], 80),
     ];
     Catalogue {

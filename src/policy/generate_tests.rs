@@ -178,14 +178,17 @@ fn without_a_service_of_that_name_container_names_and_aliases_are_meant() {
 #[test]
 fn a_written_port_is_believed_of_applications_only() {
     let makes = [
-        compose("shop/web", "nginx", 2).wire("api:8088").wire("db:9999"),
+        compose("shop/web", "nginx", 2).wire("api:8088").wire("db:9999").wire("edge:7777"),
         compose("shop/api", "node", 3).wire("db:9999"),
         compose("shop/db", "postgres", 4).expose("9999/tcp"),
+        compose("shop/edge", "envoy", 5).expose("10000/tcp"),
     ];
     let world = world(&makes);
     assert!(world.allows("shop-web-1", "shop-api-1", "8088/tcp"), "its image declares none");
     assert!(world.allows("shop-api-1", "shop-db-1", "5432/tcp"));
     assert!(!world.allows("shop-api-1", "shop-db-1", "9999/tcp"), "PostgreSQL's ports are known");
+    assert!(world.allows("shop-web-1", "shop-edge-1", "10000/tcp"));
+    assert!(!world.allows("shop-web-1", "shop-edge-1", "7777/tcp"), "a proxy is no application");
 }
 
 #[test]

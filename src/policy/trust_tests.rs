@@ -131,6 +131,23 @@ fn trusted_labels_add() {
 }
 
 #[test]
+fn where_both_ends_are_labelled_the_servers_label_is_named() {
+    let makes = [
+        compose("a/x", "redis", 2).label("seawall.uses", "y"),
+        compose("a/y", "redis", 3).label("seawall.provides", "9100/tcp"),
+    ];
+    let world = world_with(&makes, enforce(), "");
+    assert!(world.allows("a-x-1", "a-y-1", "9100/tcp"));
+    let shown: Vec<_> = world
+        .about("a-y-1", Ingress, "a/x (redis)")
+        .iter()
+        .map(|statement| statement.provenance.to_string())
+        .collect();
+    assert!(shown.contains(&"label seawall.provides on a/y".to_owned()), "{shown:?}");
+    assert!(!shown.contains(&"label seawall.uses on a/x".to_owned()), "{shown:?}");
+}
+
+#[test]
 fn a_label_cannot_make_a_server_serve_whom_its_model_does_not_admit() {
     let world = labelled(LabelTrust::Trust, "seawall.uses", "db, postgresql", "shop-web-1");
     assert!(!world.allows("shop-web-1", "shop-db-1", "5432/tcp"));
