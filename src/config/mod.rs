@@ -179,5 +179,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

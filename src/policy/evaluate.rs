@@ -178,5 +178,4 @@ fn is_peer(
 }
 
 #[cfg(test)]
-#[path = "evaluate_tests.rs"]
 mod tests;

@@ -89,6 +89,7 @@ pub(crate) fn catalogue() -> Catalogue {
             60,
         ),
         model("certbot", "tool", &[], &[], &[(EgressTarget::Internet, "80/tcp 443/tcp")], 70),
+        model("envoy", "proxy", &[("exposed", any)], &["exposed"], &[], 90),
         model("wireguard", "vpn", &[("wireguard", any)], &[], &[], 80),
     ];
     Catalogue {
@@ -125,6 +126,17 @@ pub(crate) fn compose(path: &str, model: &'static str, last: u8) -> Make {
         .project(project, service)
         .on(&network, last)
         .alias(&network, service)
+}
+
+/// web (nginx) → api (node, wired to db) → db (postgres), cache (redis).
+pub(crate) fn shop(project: &str) -> Vec<Make> {
+    let path = |service: &str| format!("{project}/{service}");
+    vec![
+        compose(&path("web"), "nginx", 2).expose("80/tcp").publish("80/tcp", None),
+        compose(&path("api"), "node", 3).expose("3000/tcp").wire("db").wire("cache:6379"),
+        compose(&path("db"), "postgres", 4).expose("5432/tcp"),
+        compose(&path("cache"), "redis", 5).expose("6379/tcp"),
+    ]
 }
 
 fn subnet(network: &str) -> u8 {

@@ -272,5 +272,4 @@ fn parse_egress(item: &str) -> Result<EgressItem, String> {
 }
 
 #[cfg(test)]
-#[path = "labels_tests.rs"]
 mod tests;

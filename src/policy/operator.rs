@@ -159,8 +159,6 @@ impl Reader<'_> {
         let comment = section.string("comment", &mut self.problems);
         let (from, to) = (from?, to?);
         self.ends(section, &from, &to);
-        self.overlaps(section, &from);
-        self.overlaps(section, &to);
         let plain = |list: Selectors| list.into_iter().map(|selector| selector.value).collect();
         Some(OperatorStatement {
             action,
@@ -277,6 +275,7 @@ impl Reader<'_> {
         let found = found?;
         let selectors: Selectors =
             found.iter().filter_map(|text| self.selector(section.file(), text)).collect();
+        self.overlaps(section, &selectors);
         (selectors.len() == found.len()).then_some(selectors)
     }
 
@@ -444,5 +443,4 @@ fn overlap(left: IpNetwork, right: IpNetwork) -> bool {
 }
 
 #[cfg(test)]
-#[path = "operator_tests.rs"]
 mod tests;

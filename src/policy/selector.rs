@@ -357,5 +357,4 @@ pub fn selector_for(workload: &Workload) -> String {
 }
 
 #[cfg(test)]
-#[path = "selector_tests.rs"]
 mod tests;

@@ -99,9 +99,9 @@ pub enum Provenance {
     },
     /// The baseline for workloads no model fits.
     Baseline,
-    /// One of seawall's own rules: DNS, host access, ping between related workloads.
+    /// One of seawall's own rules: DNS, host access, ping between related workloads, and leaving the host's netns alone.
     Builtin {
-        /// Which: `dns`, `host`, `ping`.
+        /// Which: `dns`, `host`, `ping`, `host-network`.
         rule: &'static str,
     },
     /// The configuration file's setting of this name.

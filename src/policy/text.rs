@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::statement::{Action, Direction, Policy, Provenance, Statement};
+use super::statement::{Action, Direction, Peer, Policy, Provenance, Statement};
 use super::traffic::everything;
 use crate::model::Provided;
 
@@ -28,25 +28,25 @@ fn block(policy: &Policy) -> String {
     if policy.routes {
         text.push_str("  forwards packets for others\n");
     }
-    // Statements that differ only in members (which are not printed) are one line.
-    let rows: BTreeMap<_, _> = policy
-        .statements
-        .iter()
+    // Statements that differ only in members (which are not printed) are one line, and so is ping, which is the same for all.
+    let (pings, others): (Vec<_>, Vec<_>) =
+        policy.statements.iter().partition(|statement| is_ping_of_related(statement));
+    let mut rows: BTreeMap<_, _> = others
+        .into_iter()
         .map(|statement| {
             let row = Row::of(statement);
             let is_allow = statement.action == Action::Allow;
-            (
-                (
-                    is_allow,
-                    statement.direction,
-                    row.peer.clone(),
-                    row.traffic.clone(),
-                    row.from.clone(),
-                ),
-                row,
-            )
+            let (peer, traffic) = (row.peer.clone(), row.traffic.clone());
+            ((is_allow, Some(statement.direction), peer, traffic, row.from.clone()), row)
         })
         .collect();
+    if let Some(ping) = pings.first() {
+        let mut row = Row::of(ping);
+        (row.what, row.preposition) = ("allow both".to_owned(), "with");
+        row.peer = "related workloads".to_owned();
+        // Sorted first among the allows: it is the same line in every block.
+        rows.insert((true, None, row.peer.clone(), row.traffic.clone(), row.from.clone()), row);
+    }
     if rows.is_empty() {
         text.push_str("  nothing is allowed\n");
     }
@@ -57,11 +57,17 @@ fn block(policy: &Policy) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "  {:<9}  {:<4} {:<peers$}  {:<traffics$}  # {}",
+            "  {:<10}  {:<4} {:<peers$}  {:<traffics$}  # {}",
             row.what, row.preposition, row.peer, row.traffic, row.from
         );
     }
     text
+}
+
+/// Ping between related workloads is stated both ways for each of them.
+fn is_ping_of_related(statement: &Statement) -> bool {
+    matches!(statement.peer, Peer::Workloads { .. })
+        && statement.provenance == Provenance::Builtin { rule: "ping" }
 }
 
 struct Row {
@@ -108,5 +114,4 @@ fn traffic(statement: &Statement) -> String {
 }
 
 #[cfg(test)]
-#[path = "text_tests.rs"]
 mod tests;

@@ -317,5 +317,4 @@ fn quoted(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
 mod tests;

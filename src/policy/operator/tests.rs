@@ -173,6 +173,8 @@ mode   = "enforced"
             help: did you mean `project:`?
         a.toml:4:21: error[policy/bad-cidr]: `10.20.0.5/16` has bits set beyond its prefix
             help: write `cidr:10.20.0.0/16` for the range, or `cidr:10.20.0.5` for the one address
+        a.toml:4:61: error[policy/overlapping-cidr]: 10.1.0.0/16 overlaps 10.0.0.0/8 in the same list
+            help: keep the wider one
         a.toml:5:10: error[policy/unknown-service]: the catalogue has no service `postgrsql`
             help: did you mean `postgresql`?
         a.toml:5:23: error[policy/bad-port]: `99999` is not a port; ports go from 1 to 65535

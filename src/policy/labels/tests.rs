@@ -79,9 +79,7 @@ fn malformed_labels_are_reported_and_have_no_effect() {
 #[test]
 fn a_misspelt_label_is_reported_with_the_nearest_one() {
     let (_, problems) = read_one("seawall.provide", "80/tcp", LabelTrust::Trust);
-    insta::assert_snapshot!(problems[0], @r#"
-        web (nginx): label seawall.provide: warning[label/unknown]: there is no such label; did you mean seawall.provides?
-        "#);
+    insta::assert_snapshot!(problems[0], @"web (nginx): label seawall.provide: warning[label/unknown]: there is no such label; did you mean seawall.provides?");
     let (_, problems) = read_one("seawall.model", "postgres", LabelTrust::Trust);
     assert!(problems.is_empty(), "that one is read elsewhere");
 }
