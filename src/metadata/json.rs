@@ -22,7 +22,10 @@ pub(crate) fn flag(value: &Value, path: &[&str]) -> bool {
 }
 
 /// The strings of the list at a path; a single string counts as a list of one.
-pub(crate) fn texts<'v>(value: &'v Value, path: &[&str]) -> impl Iterator<Item = &'v str> {
+pub(crate) fn texts<'v>(
+    value: &'v Value,
+    path: &[&str],
+) -> impl Iterator<Item = &'v str> + use<'v> {
     let found = at(value, path);
     let items = found.as_array().map(Vec::as_slice).unwrap_or_default();
     found.as_str().into_iter().chain(items.iter().filter_map(Value::as_str))
@@ -32,7 +35,7 @@ pub(crate) fn texts<'v>(value: &'v Value, path: &[&str]) -> impl Iterator<Item =
 pub(crate) fn entries<'v>(
     value: &'v Value,
     path: &[&str],
-) -> impl Iterator<Item = (&'v str, &'v Value)> {
+) -> impl Iterator<Item = (&'v str, &'v Value)> + use<'v> {
     at(value, path).as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value))
 }
 

@@ -238,7 +238,7 @@ impl InventoryBuilder {
         let ended: Vec<_> = self
             .tasks
             .iter()
-            .filter(|(id, pid)| self.is_docker(id) && tasks.get(id) != Some(pid))
+            .filter(|(id, pid)| tasks.get(*id) != Some(pid))
             .map(|(id, _)| id.clone())
             .collect();
         let mut has_changed = false;
@@ -274,11 +274,6 @@ impl InventoryBuilder {
 
     fn is_down(&self, source: Source) -> bool {
         matches!(self.sources.get(&source), Some(Err(_)))
-    }
-
-    /// Workloads nobody has described yet count as Docker's: only Docker's tasks come before their description.
-    fn is_docker(&self, id: &WorkloadId) -> bool {
-        self.inventory.get(id).is_none_or(|workload| workload.runtime == Runtime::Docker)
     }
 }
 

@@ -5,7 +5,10 @@
 
 pub mod affiliation;
 pub mod command;
+pub mod compose;
 pub mod container;
+pub mod containerd;
+pub mod docker;
 pub mod image;
 pub mod inspect;
 pub mod inventory;
@@ -13,6 +16,8 @@ mod json;
 pub mod merge;
 pub mod observation;
 pub mod port;
+pub mod resolvers;
+mod sequence;
 pub mod wires;
 pub mod workload;
 

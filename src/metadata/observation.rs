@@ -88,8 +88,8 @@ pub enum Observation {
         /// The process that ended, so that the end of a former one is not taken for that of its successor.
         pid: u32,
     },
-    /// Every task containerd runs for Docker containers now, by container: what was missed while it was away
-    /// is made up for. Sent with each of containerd's snapshots.
+    /// Every task containerd runs now, those of Docker's containers among them: what was missed while it was away
+    /// is made up for. Sent before each of containerd's snapshots.
     Tasks(BTreeMap<WorkloadId, u32>),
     /// Every network Docker has now.
     Networks(Vec<NetworkFacts>),
