@@ -116,12 +116,13 @@ host_up() {
   [[ ! -e $run ]] || die "a private Docker host '$1' exists already: scripts/private-docker down $1"
   mkdir -p "$run/client" "$data"
   chmod 711 "$data"
+  # Docker 20.10 gives every network the same IPv6 subnet when "size" is 64 or less.
   cat >"$run/daemon.json" <<END
 {
   "experimental": true, "ip6tables": true, "ipv6": true, "fixed-cidr-v6": "fd5e:d0c:0:ffff::/64",
   "default-address-pools": [
     {"base": "172.24.0.0/14", "size": 24},
-    {"base": "fd5e:d0c:0:100::/56", "size": 64}
+    {"base": "fd5e:d0c:0:1::/72", "size": 80}
   ],
   "dns": ["$OUTSIDE_DNS4"],
   "storage-driver": "overlay2", "features": {"containerd-snapshotter": false},
