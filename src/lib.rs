@@ -7,6 +7,8 @@
 //!
 //! `docs/ARCHITECTURE.md` walks one event and one packet through these files.
 
+pub mod api;
+pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod input;
@@ -14,3 +16,4 @@ pub mod metadata;
 pub mod model;
 pub mod nft;
 pub mod policy;
+pub mod reconcile;

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no seawall daemon answers on {0}; start it with `systemctl start seawall` or `seawall run`")]
+    #[error(
+        "no seawall daemon answers on {0}; start it with `systemctl start seawall` or `seawall run`"
+    )]
     NotRunning(PathBuf),
     /// The socket is not for us.
     #[error("no permission to use {0}; run as root or as a member of the group seawall")]
@@ -70,18 +72,29 @@ impl Client {
         self.call::<serde_json::Value>(Method::POST, "/v1/reload").await.map(drop)
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<T, ClientError> {
         match tokio::time::timeout(PATIENCE, self.exchange(method, path)).await {
             Ok(answer) => answer,
             Err(_) => Err(ClientError::TimedOut(self.socket.clone())),
         }
     }
 
-    async fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
-            _ => ClientError::NotRunning(self.socket.clone()),
-        })?;
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<T, ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    ClientError::Permission(self.socket.clone())
+                }
+                _ => ClientError::NotRunning(self.socket.clone()),
+            })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection's own error shows as the request's.

@@ -115,7 +115,10 @@ fn refusal(status: StatusCode, error: &str) -> Response {
 }
 
 /// Asks the loop and waits for its answer.
-async fn ask<T>(daemon: &Daemon, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Response> {
+async fn ask<T>(
+    daemon: &Daemon,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Response> {
     let stopping = || refusal(StatusCode::SERVICE_UNAVAILABLE, "seawall is stopping");
     let (reply, answer) = oneshot::channel();
     daemon.requests.send(request(reply)).await.map_err(|_| stopping())?;

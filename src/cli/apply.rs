@@ -39,7 +39,13 @@ pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
         };
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let workload_name = workload.display_name().to_string();
-        results.push(Done { id: workload.id.to_string(), workload: workload_name, changes, took_us, error });
+        results.push(Done {
+            id: workload.id.to_string(),
+            workload: workload_name,
+            changes,
+            took_us,
+            error,
+        });
     }
     match global.output {
         Output::Json => output::json(&results)?,
@@ -47,7 +53,9 @@ pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
     }
     match results.iter().find_map(|done| done.error.as_ref().map(|error| (&done.workload, error))) {
         None => Ok(Exit::Done),
-        Some((workload, error)) => Err(CommandError::System(anyhow::anyhow!("{workload} is not programmed: {error}"))),
+        Some((workload, error)) => {
+            Err(CommandError::System(anyhow::anyhow!("{workload} is not programmed: {error}")))
+        }
     }
 }
 

@@ -26,7 +26,9 @@ pub(super) async fn diff(global: &Global, args: &TargetArgs) -> Result<Exit, Com
     let kernel = Kernel::start()?;
     let mut differences = Vec::new();
     for workload in args.select(&facts.inventory)? {
-        let Some(netns) = workload.netns.as_ref().filter(|_| is_running(workload)) else { continue };
+        let Some(netns) = workload.netns.as_ref().filter(|_| is_running(workload)) else {
+            continue;
+        };
         if workload.network_mode != crate::metadata::NetworkMode::Own
             && workload.network_mode != crate::metadata::NetworkMode::None
         {
@@ -61,7 +63,9 @@ pub(super) async fn diff(global: &Global, args: &TargetArgs) -> Result<Exit, Com
 /// Three lines of context around every change. The generation is no difference: it counts revocations.
 fn lines(held: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Vec<String> {
     let text = |ruleset: Option<&Ruleset>| {
-        ruleset.map(|ruleset| render(&ruleset.clone().at_generation(Generation::FIRST))).unwrap_or_default()
+        ruleset
+            .map(|ruleset| render(&ruleset.clone().at_generation(Generation::FIRST)))
+            .unwrap_or_default()
     };
     let (held, wanted) = (text(held), text(wanted));
     let diff = TextDiff::from_lines(&held, &wanted);
@@ -81,7 +85,10 @@ fn lines(held: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Vec<String> {
 }
 
 fn print(difference: &Difference) {
-    output::print(&output::paint(Colour::Bold, &format!("{} ({})", difference.workload, difference.id)));
+    output::print(&output::paint(
+        Colour::Bold,
+        &format!("{} ({})", difference.workload, difference.id),
+    ));
     output::print("--- in the kernel\n+++ wanted");
     for line in &difference.lines {
         output::print(&match line.chars().next() {

@@ -35,13 +35,21 @@ pub(super) async fn test(global: &Global, args: &TestArgs) -> Result<Exit, Comma
     let (server, packet) = args.server.rsplit_once(':').ok_or_else(|| {
         usage(format!("`{}` names no port; write it as NAME:PORT/PROTO or NAME:ping", args.server))
     })?;
-    let packet: Packet = packet.parse().map_err(|error: crate::policy::evaluate::PacketError| usage(error.to_string()))?;
+    let packet: Packet = packet
+        .parse()
+        .map_err(|error: crate::policy::evaluate::PacketError| usage(error.to_string()))?;
     let facts = gather(global, &args.from).await?;
     let client = endpoint(&facts, &args.client)?;
     let server = endpoint(&facts, server)?;
     let settings = &facts.rules.options.settings;
-    let verdict =
-        test_connection(&facts.inventory, &facts.desired.policies, settings, &client, &server, packet);
+    let verdict = test_connection(
+        &facts.inventory,
+        &facts.desired.policies,
+        settings,
+        &client,
+        &server,
+        packet,
+    );
     match global.output {
         Output::Json => output::json(&verdict)?,
         Output::Human => output::print(&explained(args, &verdict)),
@@ -80,8 +88,12 @@ fn explained(args: &TestArgs, verdict: &Verdict) -> String {
 
 fn note(note: &Note) -> String {
     match note {
-        Note::Loopback => "  both live in one network namespace and talk over its loopback".to_owned(),
-        Note::NoSharedNetwork => "  they share no network: no packet gets from one to the other".to_owned(),
+        Note::Loopback => {
+            "  both live in one network namespace and talk over its loopback".to_owned()
+        }
+        Note::NoSharedNetwork => {
+            "  they share no network: no packet gets from one to the other".to_owned()
+        }
         Note::NotFiltered => "  neither end is a workload whose packets seawall judges".to_owned(),
         Note::UnknownWorkload(id) => format!("  no workload {id} is known"),
     }

@@ -9,10 +9,19 @@ use tokio::sync::mpsc;
 
 use super::{CommandError, Global, load};
 use crate::config::Loaded;
+use crate::metadata::compose::{self, ComposeOptions, Placeholders};
+use crate::metadata::containerd::ContainerdSource;
+use crate::metadata::docker::DockerSource;
+use crate::metadata::resolvers::host_resolvers;
 use crate::metadata::{
-    ContainerdSource, DockerSource, Inventory, InventoryBuilder, Observation, Source, Workload, compose, inspect,
+    Inventory, InventoryBuilder, NetworkMode, Observation, Source, Workload, inspect,
 };
 use crate::reconcile::{Desired, Rules, desire};
+
+/// Docker's socket where neither `DOCKER_HOST` nor the configuration names one.
+const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+/// containerd's socket where the configuration names none.
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 /// Which facts, and of which workloads.
 #[derive(Args, Debug)]
@@ -48,7 +57,10 @@ pub(super) struct Facts {
 
 impl TargetArgs {
     /// The workloads meant: all, or those the target names.
-    pub(super) fn select<'a>(&self, inventory: &'a Inventory) -> Result<Vec<&'a Workload>, CommandError> {
+    pub(super) fn select<'a>(
+        &self,
+        inventory: &'a Inventory,
+    ) -> Result<Vec<&'a Workload>, CommandError> {
         let Some(target) = &self.target else { return Ok(inventory.iter().collect()) };
         let found: Vec<&Workload> =
             inventory.iter().filter(|workload| is_named(workload, target)).collect();
@@ -88,11 +100,8 @@ fn unknown(word: &str, inventory: &Inventory) -> CommandError {
 /// Gathers facts and decides everything.
 pub(super) async fn gather(global: &Global, from: &[PathBuf]) -> Result<Facts, CommandError> {
     let loaded = load(global)?;
-    let (inventory, has_placeholders) = if from.is_empty() {
-        (live(&loaded).await?, false)
-    } else {
-        read_files(from)?
-    };
+    let (inventory, has_placeholders) =
+        if from.is_empty() { (live(&loaded).await?, false) } else { read_files(from)? };
     let rules = Rules::from(&loaded);
     let desired = desire(&inventory, &rules);
     for problem in &desired.policies.problems {
@@ -110,21 +119,27 @@ impl FactsArgs {
 
 /// What files say. Returns whether any of their addresses are placeholders.
 fn read_files(paths: &[PathBuf]) -> Result<(Inventory, bool), CommandError> {
-    let mut workloads: Vec<Workload> = Vec::new();
+    let resolvers = host_resolvers();
+    let mut placeholders = Placeholders::new();
     let mut has_placeholders = false;
+    let mut workloads: Vec<Workload> = Vec::new();
     for path in paths {
         let bytes = read_bytes(path).map_err(CommandError::Usage)?;
         // Bytes that are no text are replaced; nothing that matters can stand in them.
         let text = String::from_utf8_lossy(&bytes);
-        let is_json = text.trim_start().starts_with(['[', '{']);
-        if is_json {
-            let context = || format!("cannot read {}", path.display());
-            let found = inspect::parse(&text, &crate::metadata::host_resolvers()).with_context(context);
-            workloads.extend(found.map_err(CommandError::Usage)?);
+        let is_json = text.trim_start_matches('\u{feff}').trim_start().starts_with(['[', '{']);
+        workloads.extend(if is_json {
+            inspect::parse(path, &bytes, &resolvers)?
         } else {
             has_placeholders = true;
-            workloads.extend(read_compose(path, &text)?);
-        }
+            let project = folder_name(path);
+            let placeholders = Some(&mut placeholders);
+            compose::parse(
+                path,
+                &text,
+                ComposeOptions { project: &project, resolvers: &resolvers, placeholders },
+            )?
+        });
     }
     Ok((workloads.into_iter().collect(), has_placeholders))
 }
@@ -138,20 +153,24 @@ fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn read_compose(path: &Path, text: &str) -> Result<Vec<Workload>, CommandError> {
-    let folder = std::path::absolute(path).ok();
-    let folder = folder.as_deref().and_then(Path::parent).and_then(Path::file_name);
-    let project = folder.map_or("stdin".into(), |name| name.to_string_lossy());
-    let file = crate::input::diagnostic::SourceFile { name: path, text };
-    Ok(compose::parse(file, &project)?)
+/// The name of the folder a file lies in: compose takes the project's name from it.
+fn folder_name(path: &Path) -> String {
+    let absolute = std::path::absolute(path).ok();
+    let folder = absolute.as_deref().and_then(Path::parent).and_then(Path::file_name);
+    folder.map_or("stdin".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Starts watching Docker and containerd. Returns what they will say, and which of them are asked.
-pub(super) fn watch(loaded: &Loaded) -> Result<(mpsc::Receiver<Observation>, Vec<Source>), CommandError> {
+pub(super) fn watch(
+    loaded: &Loaded,
+) -> Result<(mpsc::Receiver<Observation>, Vec<Source>), CommandError> {
     let (sender, observations) = mpsc::channel(1024);
-    let docker = DockerSource::new(loaded.config.docker_host.as_deref())
+    let resolvers = host_resolvers();
+    let host = loaded.config.docker_host.as_deref().unwrap_or(DOCKER_HOST);
+    let docker = DockerSource::from_env(host, resolvers.clone())
         .map_err(|error| CommandError::Usage(error.into()))?;
-    let containerd = ContainerdSource::new(loaded.config.containerd_address.clone());
+    let address = loaded.config.containerd_address.as_deref().unwrap_or(Path::new(CONTAINERD));
+    let containerd = ContainerdSource::new(address, resolvers);
     tokio::spawn(docker.watch(sender.clone()));
     tokio::spawn(containerd.watch(sender));
     Ok((observations, vec![Source::Docker, Source::Containerd]))
@@ -161,8 +180,10 @@ pub(super) fn watch(loaded: &Loaded) -> Result<(mpsc::Receiver<Observation>, Vec
 async fn live(loaded: &Loaded) -> Result<Inventory, CommandError> {
     super::output::progress("asking Docker and containerd …");
     let (observations, sources) = watch(loaded)?;
-    let mut facts: InventoryBuilder = crate::reconcile::collect::collect(observations, &sources).await;
-    let answers = sources.iter().filter_map(|source| facts.source(*source).map(|said| (source, said)));
+    let mut facts: InventoryBuilder =
+        crate::reconcile::collect::collect(observations, &sources).await;
+    let answers =
+        sources.iter().filter_map(|source| facts.source(*source).map(|said| (source, said)));
     let errors: Vec<String> =
         answers.filter_map(|(source, said)| Some(format!("{source}: {}", said.err()?))).collect();
     if errors.len() == sources.len() {
@@ -181,12 +202,14 @@ fn read_addresses(facts: &mut InventoryBuilder) {
     let running: Vec<_> = facts
         .inventory()
         .iter()
-        .filter(|workload| workload.network_mode == crate::metadata::NetworkMode::Own)
+        .filter(|workload| workload.network_mode == NetworkMode::Own)
         .filter_map(|workload| Some((workload.id.clone(), workload.netns.as_ref()?.pid)))
         .collect();
     let Ok(entrance) = crate::nft::netns::Entrance::start() else { return };
     for (id, pid) in running {
-        if let Ok(addresses) = crate::nft::Netns::of_pid(pid).and_then(|netns| entrance.addresses(&netns)) {
+        if let Ok(addresses) =
+            crate::nft::Netns::of_pid(pid).and_then(|netns| entrance.addresses(&netns))
+        {
             facts.set_addresses(&id, addresses.into_iter().collect());
         }
     }

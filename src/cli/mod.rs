@@ -55,7 +55,13 @@ struct Global {
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH, env = "SEAWALL_CONFIG")]
     config: PathBuf,
     /// Control socket of the daemon.
-    #[arg(long, global = true, value_name = "PATH", default_value = "/run/seawall/seawall.sock", env = "SEAWALL_SOCKET")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "/run/seawall/seawall.sock",
+        env = "SEAWALL_SOCKET"
+    )]
     socket: PathBuf,
     /// Folder for the daemon's state.
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/seawall")]
@@ -198,7 +204,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::Clear => clear::clear(&global).await,
         Command::Reload => {
             crate::api::Client::new(&global.socket).reload().await?;
-            println!("asked the daemon to read its configuration again; `seawall status` tells whether it took it");
+            println!(
+                "asked the daemon to read its configuration again; `seawall status` tells whether it took it"
+            );
             Ok(Exit::Done)
         }
         Command::Completions { shell } => {

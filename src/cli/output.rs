@@ -8,7 +8,8 @@ use super::CommandError;
 
 /// Prints a value as JSON.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<(), CommandError> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| CommandError::System(error.into()))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| CommandError::System(error.into()))?;
     print(&text);
     Ok(())
 }

@@ -43,7 +43,9 @@ fn one<'a>(facts: &'a Facts, workload: &'a Workload) -> Plan<'a> {
     let ruleset = facts.desired.rulesets.get(&workload.id);
     let skipped = match (&workload.network_mode, ruleset) {
         (NetworkMode::Host, _) => Some("it uses the host's network, which is never filtered"),
-        (NetworkMode::Container(_), _) => Some("it lives in another container's network namespace; see there"),
+        (NetworkMode::Container(_), _) => {
+            Some("it lives in another container's network namespace; see there")
+        }
         (_, None) => Some("its mode is off"),
         (_, Some(_)) => None,
     };

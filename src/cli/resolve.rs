@@ -89,7 +89,8 @@ fn text(answer: &Answer<'_>) -> String {
         .iter()
         .map(|piece| {
             let kind = serde_json::to_value(piece.kind).ok();
-            let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default().replace('_', " ");
+            let kind =
+                kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default().replace('_', " ");
             vec![
                 format!("{:+.0} %", piece.weight * 100.0),
                 piece.model.to_string(),
@@ -106,4 +107,3 @@ fn text(answer: &Answer<'_>) -> String {
     }
     lines.join("\n")
 }
-

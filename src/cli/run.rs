@@ -22,7 +22,8 @@ pub(super) fn start_logging(verbose: u8, is_daemon: bool) {
     let default = if verbose > 2 { level.to_owned() } else { format!("warn,seawall={level}") };
     let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let wants_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let wants_colour =
+        is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // systemd's journal has its own clock.
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() || !is_daemon {
@@ -69,7 +70,7 @@ pub(super) async fn run(global: &Global) -> Result<Exit, CommandError> {
         ended = &mut serving => Err(anyhow::anyhow!("the control socket ended: {ended:?}")),
     };
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
-    drop(stop.send(true));
+    let _ = stop.send(true);
     drop(std::fs::remove_file(&global.socket));
     result.map(|()| Exit::Done).map_err(CommandError::System)
 }

@@ -39,7 +39,9 @@ pub(super) async fn status(global: &Global, args: &StatusArgs) -> Result<Exit, C
     if report.workloads.is_empty()
         && let Some(target) = &args.target
     {
-        return Err(CommandError::Usage(anyhow::anyhow!("the daemon knows no workload called `{target}`")));
+        return Err(CommandError::Usage(anyhow::anyhow!(
+            "the daemon knows no workload called `{target}`"
+        )));
     }
     match global.output {
         Output::Json => output::json(&report)?,
@@ -67,7 +69,8 @@ fn text(report: &StatusReport) -> String {
             .to_owned(),
     );
     if let Some(error) = &report.configuration_error {
-        let told = format!("configuration on disk refused, the last good one is in force:\n{error}");
+        let told =
+            format!("configuration on disk refused, the last good one is in force:\n{error}");
         lines.push(output::paint(Colour::Bad, &told));
     }
     lines.push(String::new());
@@ -75,7 +78,8 @@ fn text(report: &StatusReport) -> String {
         lines.push("no containers".to_owned());
     } else {
         let rows: Vec<Vec<String>> = report.workloads.iter().map(row).collect();
-        let header = ["WORKLOAD", "CONTAINER", "MODEL", "MODE", "DENIED IN", "DENIED OUT", "COVERAGE"];
+        let header =
+            ["WORKLOAD", "CONTAINER", "MODEL", "MODE", "DENIED IN", "DENIED OUT", "COVERAGE"];
         lines.push(output::table(&header, &rows));
     }
     lines.join("\n")

@@ -1,13 +1,15 @@
 //! Owns turning statements into set elements: parties become addresses, traffic becomes protocol and port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::intervals::{Cuboid, disjoint};
 use super::ruleset::{Comment, Element, Family, Key, KeyKind, Set};
-use crate::metadata::{Inventory, Workload};
-use crate::policy::internet::{INTERNET_V4, INTERNET_V6};
-use crate::policy::{Action, Direction, Peer, Policy, Settings, Statement, Traffic};
+use crate::metadata::{Attachment, Inventory, Workload};
+use crate::policy::{
+    Action, Direction, INTERNET_V4, INTERNET_V6, Peer, Policy, Settings, Statement, Traffic,
+    resolvers,
+};
 
 /// Ranges of at most this many ports become single elements, so that a peer coming or going stays a matter of elements.
 const MAX_EXPANDED_PORTS: u32 = 32;
@@ -103,9 +105,13 @@ pub fn sets(
 ) -> BTreeMap<String, Set> {
     let mut exact: BTreeMap<Role, BTreeMap<Element, Comment>> = BTreeMap::new();
     let mut boxes: BTreeMap<Role, Vec<(Cuboid, Comment)>> = BTreeMap::new();
-    for statement in members.iter().flat_map(|policy| &policy.statements) {
+    let stated = members
+        .iter()
+        .flat_map(|policy| policy.statements.iter().map(|statement| (&policy.workload, statement)));
+    for (member, statement) in stated {
         let comment = Comment::new(&statement.peer.to_string());
-        for (first, last) in addresses(statement, owner, inventory, settings) {
+        let dns = inventory.get(member).map(|member| resolvers(member, inventory, settings));
+        for (first, last) in addresses(statement, owner, inventory, dns) {
             for cell in cells(statement, first, last) {
                 let mut role = cell.role(statement);
                 if cell.is_exact() {
@@ -148,7 +154,7 @@ fn addresses(
     statement: &Statement,
     owner: &Workload,
     inventory: &Inventory,
-    settings: &Settings,
+    dns: Option<&BTreeSet<IpAddr>>,
 ) -> Vec<(IpAddr, IpAddr)> {
     let single = |address: IpAddr| (address, address);
     match &statement.peer {
@@ -165,13 +171,9 @@ fn addresses(
             })
             .collect(),
         Peer::Host => {
-            let gateways = owner.networks.values().flat_map(|attachment| &attachment.gateways);
-            gateways.copied().map(single).collect()
+            owner.networks.values().flat_map(Attachment::host_addresses).map(single).collect()
         }
-        Peer::Dns => {
-            let resolvers = settings.resolvers.as_ref().unwrap_or(&owner.resolvers);
-            resolvers.iter().copied().map(single).collect()
-        }
+        Peer::Dns => dns.into_iter().flatten().copied().map(single).collect(),
         Peer::World => vec![
             (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)),
             (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::from(u128::MAX))),

@@ -118,6 +118,16 @@ pub struct Attachment {
     pub aliases: BTreeSet<Text>,
 }
 
+impl Attachment {
+    /// The addresses by which the host itself meets the workload here: the gateways, which on a bridge network are the
+    /// host's own. On macvlan and ipvlan the gateway is somebody else's router, and the host has no address at all.
+    pub fn host_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let is_on_host =
+            !self.driver.as_ref().is_some_and(|driver| *driver == "macvlan" || *driver == "ipvlan");
+        self.gateways.iter().copied().filter(move |_| is_on_host)
+    }
+}
+
 /// One published port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PublishedPort {

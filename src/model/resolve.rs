@@ -22,6 +22,13 @@ const BASE_LEAD: i32 = 31;
 /// The container label that names a workload's model.
 pub const MODEL_LABEL: &str = "seawall.model";
 
+/// The label as the operator wrote it. Docker merges an image's labels into the container's: one the image itself
+/// carries was written by whoever made the image, and says nothing (security model 7).
+fn stated_label(workload: &Workload) -> Option<&Text> {
+    let value = workload.label(MODEL_LABEL)?;
+    (workload.image.labels.get(MODEL_LABEL) != Some(value)).then_some(value)
+}
+
 /// What is known of a workload's model besides its own facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -67,7 +74,7 @@ pub fn resolve(workload: &Workload, catalogue: &Catalogue, overrides: &Overrides
 
     let stated = match &overrides.operator {
         Some((model, why)) => Some((EvidenceKind::Operator, model.as_str(), why.clone())),
-        None => workload.label(MODEL_LABEL).filter(|_| overrides.trust_labels).map(|value| {
+        None => stated_label(workload).filter(|_| overrides.trust_labels).map(|value| {
             (EvidenceKind::Label, value.as_str(), format!("label {MODEL_LABEL}={value}").into())
         }),
     };

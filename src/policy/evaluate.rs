@@ -165,9 +165,10 @@ fn is_peer(
             });
             shares && members.iter().any(|id| inventory.netns_owner(id) == owner)
         }
-        (Peer::Host, Remote::Address(address)) => {
-            local.networks.values().any(|network| network.gateways.contains(&address))
-        }
+        (Peer::Host, Remote::Address(address)) => local
+            .networks
+            .values()
+            .any(|network| network.host_addresses().any(|own| own == address)),
         (Peer::Internet, Remote::Address(address)) => is_internet(address),
         (Peer::Dns, Remote::Address(address)) => {
             resolvers(workload, inventory, settings).contains(&address)

@@ -194,11 +194,6 @@ fn offers<'a>(
         offers.push(Offer { service, to, traffic, grant, kind });
     };
     let exposed = &workload.image.exposed;
-    let ports_of = |service: &str| match catalogue.services.get(service) {
-        Some(known) => known.ports.clone(),
-        None if service == Provided::EXPOSED => exposed.clone(),
-        None => BTreeSet::new(),
-    };
     match model {
         Some(model) => {
             for provided in &model.provides {
@@ -208,7 +203,7 @@ fn offers<'a>(
                     place: provided.place.clone(),
                 };
                 let service = provided.service.as_str();
-                let ports = ports_of(service);
+                let ports = catalogue.ports_of(provided, exposed);
                 offer(service, Some(&provided.to), ports, OfferKind::Model, provenance);
             }
         }

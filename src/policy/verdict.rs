@@ -10,7 +10,7 @@ use super::selector::selector_for;
 use super::settings::{Mode, Settings};
 use super::statement::{Action, Direction, Policy, PolicySet, Statement};
 use crate::input::Text;
-use crate::metadata::{Inventory, NetworkMode, Workload, WorkloadId};
+use crate::metadata::{Attachment, Inventory, NetworkMode, Workload, WorkloadId};
 
 /// One end of a connection, as asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -150,7 +150,7 @@ fn look_up<'a>(
 /// Who has an address on one of `other`'s networks.
 fn whose<'a>(inventory: &'a Inventory, other: &Workload, address: IpAddr) -> Option<Side<'a>> {
     let pinned = Some(address);
-    if other.networks.values().any(|network| network.gateways.contains(&address)) {
+    if other.networks.values().any(|network| network.host_addresses().any(|own| own == address)) {
         return Some(Side::Host { pinned });
     }
     let has = |workload: &&Workload| {
@@ -224,8 +224,8 @@ fn of_host(workload: &Workload, pinned: Option<IpAddr>) -> Result<Vec<Option<IpA
     if pinned.is_some() {
         return Ok(vec![pinned]);
     }
-    let gateways = workload.networks.values().flat_map(|network| &network.gateways);
-    let known: Vec<_> = gateways.copied().map(Some).collect();
+    let gateways = workload.networks.values().flat_map(Attachment::host_addresses);
+    let known: Vec<_> = gateways.map(Some).collect();
     Ok(if known.is_empty() { vec![None] } else { known })
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::compile::{self, Ruleset};
 use crate::config::Loaded;
+use crate::input::Text;
 use crate::metadata::{Inventory, NetworkMode, State, Workload, WorkloadId};
-use crate::model::{Catalogue, Resolution, ResolveInput, resolve};
+use crate::model::{Catalogue, Overrides, Resolution, resolve};
 use crate::policy::{LabelTrust, OperatorPolicy, Policy, PolicySet, generate};
 
 /// What operators and the catalogue say; valid as a whole.
@@ -50,8 +51,7 @@ pub fn desire(inventory: &Inventory, rules: &Rules) -> Desired {
         .map(|workload| (workload.id.clone(), resolve_one(workload, rules)))
         .collect();
     let settings = &rules.options.settings;
-    let policies =
-        generate(inventory, &resolutions, &rules.catalogue, &rules.operator, settings);
+    let policies = generate(inventory, &resolutions, &rules.catalogue, &rules.operator, settings);
     let mut members: BTreeMap<&WorkloadId, Vec<&Policy>> = BTreeMap::new();
     for policy in policies.policies.values() {
         members.entry(inventory.netns_owner(&policy.workload)).or_default().push(policy);
@@ -70,11 +70,12 @@ pub fn desire(inventory: &Inventory, rules: &Rules) -> Desired {
 
 /// What one workload is, given what operators say of it.
 pub fn resolve_one(workload: &Workload, rules: &Rules) -> Resolution {
-    let input = ResolveInput {
-        operator: rules.operator.model_override(workload),
+    let stated = rules.operator.model_override(workload);
+    let overrides = Overrides {
+        operator: stated.map(|(model, place)| (model, Text::new(&place.to_string()))),
         trust_labels: rules.options.settings.labels == LabelTrust::Trust,
     };
-    resolve(workload, &rules.catalogue, &input)
+    resolve(workload, &rules.catalogue, &overrides)
 }
 
 /// The host's netns is never filtered (security model 9), and one whose owner is unknown cannot be.

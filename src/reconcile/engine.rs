@@ -156,7 +156,8 @@ impl Engine {
             let wanted = self.desired.rulesets.get(&workload.id);
             let state = self.netns.entry(workload.id.clone()).or_default();
             if state.pid != netns.pid {
-                *state = NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
+                *state =
+                    NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
                 // What has nothing in force yet comes before what only changes.
                 let first = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
                 self.queue.add(workload.id.clone(), first);
@@ -211,8 +212,7 @@ impl Engine {
             Ok(applied) => {
                 self.queue.done(&owner);
                 let is_repair = state.reached.as_ref() == Some(&wanted);
-                state.last =
-                    LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
+                state.last = LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
                 state.known = Some(applied.known);
                 state.reached = Some(wanted);
                 if !applied.transaction.is_empty() {
@@ -278,7 +278,7 @@ impl Engine {
         let has_told = |source: &Source| self.facts.source(*source).is_some();
         if self.queue.is_idle() && self.expected.iter().all(has_told) {
             for waiting in self.waiting.drain(..) {
-                drop(waiting.send(()));
+                let _ = waiting.send(());
             }
         }
     }

@@ -113,7 +113,10 @@ mod tests {
         for key in ["a", "b", "c"] {
             queue.add(key, now);
         }
-        assert_eq!((queue.take(now), queue.take(now), queue.take(now)), (Some("a"), Some("b"), None));
+        assert_eq!(
+            (queue.take(now), queue.take(now), queue.take(now)),
+            (Some("a"), Some("b"), None)
+        );
         queue.done(&"a");
         assert_eq!(queue.take(now), Some("c"));
     }
