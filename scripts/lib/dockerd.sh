@@ -87,6 +87,7 @@ host_start() {
     </dev/null >>"$run/dockerd.log" 2>&1 &
   pid=$!
   disown "$pid"
+  # shellcheck disable=SC2317 # called by wait_until
   answers_or_died() { ! kill -0 "$pid" || host_docker "$1" version; }
   wait_until 60 answers_or_died "$1" || true
   if ! host_docker "$1" version >/dev/null 2>&1; then
@@ -98,13 +99,15 @@ host_start() {
 # dead PID: whether no such process runs (a zombie does not).
 dead() { ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
 
-# host_stop NAME: ends dockerd and its containerd; containers end with it unless live-restore is on.
+# host_stop NAME [SIGNAL]: ends dockerd and its containerd, by TERM unless another signal is named. By TERM, containers
+# end with it unless live-restore is on.
 host_stop() {
   local run pid pidfile
   run=$(host_run "$1")
   for pidfile in "$run/dockerd.pid" "$run/exec/containerd/containerd.pid"; do
-    pid=$(cat "$pidfile" 2>/dev/null) && ! dead "$pid" || continue
-    kill -TERM "$pid"
+    pid=$(cat "$pidfile" 2>/dev/null || true)
+    if [[ -z $pid ]] || dead "$pid"; then continue; fi
+    kill "-${2:-TERM}" "$pid"
     wait_until 60 dead "$pid" || die "$(basename "$pidfile" .pid) of private host '$1' does not end"
   done
 }

@@ -1,0 +1,177 @@
+//! Owns a test's private Docker host: made by `scripts/private-docker`, gone when dropped.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::container::Container;
+use super::netns::Netns;
+
+/// A globally routed address in the outside world; `outside.test` resolves to it. TCP 80, 443, 5432; UDP 123 echoes.
+pub(crate) const OUTSIDE_NET4: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
+/// The same for IPv6.
+pub(crate) const OUTSIDE_NET6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 9));
+
+/// A dockerd with the test images, in a netns of its own, and an outside world that it is connected to.
+pub(crate) struct DockerHost {
+    name: String,
+}
+
+impl DockerHost {
+    /// The host's own address, seen from outside.
+    pub(crate) const ADDR4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 231, 2));
+    /// The same for IPv6.
+    pub(crate) const ADDR6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd5e, 0x2310, 0, 0, 0, 0, 0, 2));
+
+    /// A new host, ready to use; about a second, and 45 more when the images must be built first.
+    pub(crate) fn start() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let owner = std::process::id().to_string();
+        // Before the command, so that a failed start is cleaned up too.
+        let host = Self { name };
+        succeed(host.command("up").args(["--owner", &owner, "--images"]));
+        host
+    }
+
+    /// Its name, as `scripts/private-docker` knows it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Docker's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run_folder().join("docker.sock")
+    }
+
+    /// The socket of Docker's own containerd.
+    pub(crate) fn containerd_socket(&self) -> PathBuf {
+        self.run_folder().join("exec/containerd/containerd.sock")
+    }
+
+    /// The netns of the host itself.
+    pub(crate) fn netns(&self) -> Netns {
+        Netns::named(&format!("swall-{}", self.name))
+    }
+
+    /// The netns of the outside world, connected to the host by a cable.
+    pub(crate) fn outside(&self) -> Netns {
+        Netns::named(&format!("swall-{}-out", self.name))
+    }
+
+    /// The Docker client, on this host.
+    pub(crate) fn docker(&self, args: &[&str]) -> Output {
+        output(self.command("docker").args(args))
+    }
+
+    /// The same; panics unless it succeeds, and gives its trimmed output.
+    #[track_caller]
+    pub(crate) fn docker_ok(&self, args: &[&str]) -> String {
+        succeed(self.command("docker").args(args))
+    }
+
+    /// docker-compose with the example shop as `project`, its front door on `port`.
+    pub(crate) fn compose(&self, project: &str, port: u16, args: &[&str]) -> Output {
+        output(self.compose_command(project, port).args(args))
+    }
+
+    /// The same; panics unless it succeeds, and gives its trimmed output.
+    #[track_caller]
+    pub(crate) fn compose_ok(&self, project: &str, port: u16, args: &[&str]) -> String {
+        succeed(self.compose_command(project, port).args(args))
+    }
+
+    /// Starts a container: `docker run --detach ARGS`.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Container {
+        let id = self.docker_ok(&[&["run", "--detach"], args].concat());
+        self.container(&id)
+    }
+
+    /// A running container, by name or id, as it is now.
+    #[track_caller]
+    pub(crate) fn container(&self, name: &str) -> Container {
+        let json = self.docker_ok(&["container", "inspect", name]);
+        let list: serde_json::Value =
+            serde_json::from_str(&json).expect("docker inspect prints JSON");
+        Container::from_inspect(&list[0])
+    }
+
+    /// Runs a program inside a container.
+    pub(crate) fn exec_in(&self, container: &Container, argv: &[&str]) -> Output {
+        self.docker(&[&["exec", container.id.as_str()], argv].concat())
+    }
+
+    /// Ends dockerd and its containerd in good order, leaving everything else.
+    pub(crate) fn stop_dockerd(&self) {
+        succeed(&mut self.command("stop"));
+    }
+
+    /// Kills dockerd and its containerd where they stand; containers run on.
+    pub(crate) fn kill_dockerd(&self) {
+        succeed(&mut self.command("kill"));
+    }
+
+    /// Starts dockerd again.
+    pub(crate) fn start_dockerd(&self) {
+        succeed(&mut self.command("start"));
+    }
+
+    fn run_folder(&self) -> PathBuf {
+        Path::new("/run").join(format!("swall-{}", self.name))
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(root().join("scripts/private-docker"));
+        command.args([verb, &self.name]);
+        command
+    }
+
+    fn compose_command(&self, project: &str, port: u16) -> Command {
+        let mut command = self.command("compose");
+        command.env("SHOP_PORT", port.to_string()).args(["-p", project, "-f"]);
+        command.arg(root().join("examples/shop/compose.yaml"));
+        command
+    }
+}
+
+impl Drop for DockerHost {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log =
+                std::fs::read_to_string(self.run_folder().join("dockerd.log")).unwrap_or_default();
+            eprintln!("--- dockerd's log ---\n{log}---");
+        }
+        let result = output(&mut self.command("down"));
+        if !result.status.success() {
+            eprintln!(
+                "cleaning up {} failed: {}",
+                self.name,
+                String::from_utf8_lossy(&result.stderr)
+            );
+        }
+    }
+}
+
+/// The repository.
+pub(super) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a command to its end.
+pub(super) fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
+}
+
+/// Runs a command to its end; panics unless it succeeds, and gives its trimmed output.
+#[track_caller]
+pub(super) fn succeed(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

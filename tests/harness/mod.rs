@@ -1,0 +1,23 @@
+//! Owns what tests need around seawall: a Docker host of their own, an outside world, and probes that send real packets.
+//!
+//! Needs root and a machine that can run Docker; where either is missing a test fails, it never skips.
+//! Everything a test makes goes away with it, also when it panics or is killed (`scripts/private-docker --owner`).
+
+// Every test crate has its own copy of this module and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod container;
+mod deadline;
+mod docker_host;
+mod netns;
+mod probe;
+mod seawall;
+mod shop;
+
+pub(crate) use container::Container;
+pub(crate) use deadline::{eventually, until};
+pub(crate) use docker_host::{DockerHost, OUTSIDE_NET4, OUTSIDE_NET6};
+pub(crate) use netns::Netns;
+pub(crate) use probe::{Flow, Probe, Server};
+pub(crate) use seawall::Seawall;
+pub(crate) use shop::Shop;

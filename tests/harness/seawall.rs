@@ -1,0 +1,169 @@
+//! Owns a private seawall beside the system's one: its configuration, its daemon, its command line.
+
+use std::fs::File;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::deadline::eventually;
+use super::docker_host::{DockerHost, output};
+use super::netns::Netns;
+
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A seawall for one private Docker host. Dropping it kills the daemon; what it wrote into netns goes with the host.
+pub(crate) struct Seawall {
+    folder: TempDir,
+    host: Netns,
+    notify: UnixDatagram,
+    daemon: Option<Child>,
+}
+
+impl Seawall {
+    /// Writes the configuration: `settings` (TOML) and where the host's Docker and containerd are. Starts nothing.
+    pub(crate) fn prepare(host: &DockerHost, settings: &str) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("swall-")
+            .tempdir()
+            .expect("a temporary folder can be made");
+        for name in ["models.d", "policy.d", "state"] {
+            std::fs::create_dir(folder.path().join(name)).expect("a folder can be made");
+        }
+        let notify =
+            UnixDatagram::bind(folder.path().join("notify")).expect("a socket can be bound");
+        let seawall = Self { folder, host: host.netns(), notify, daemon: None };
+        let config = format!(
+            "{settings}\n[docker]\nhost = \"unix://{}\"\n[containerd]\naddress = \"{}\"\n",
+            host.socket().display(),
+            host.containerd_socket().display()
+        );
+        seawall.write("seawall.toml", &config);
+        seawall
+    }
+
+    /// Prepares and starts one.
+    #[track_caller]
+    pub(crate) fn start(host: &DockerHost, settings: &str) -> Self {
+        let mut seawall = Self::prepare(host, settings);
+        seawall.run();
+        seawall
+    }
+
+    /// Writes a file beside the configuration: `policy.d/x.toml`, `models.d/x.toml`.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.folder.path().join(path), text).expect("a file can be written");
+    }
+
+    /// Starts the daemon and returns when it says READY=1.
+    #[track_caller]
+    pub(crate) fn run(&mut self) {
+        assert!(self.daemon.is_none(), "seawall runs already");
+        let log = File::options().create(true).append(true).open(self.folder.path().join("log"));
+        let log = log.expect("a log file can be made");
+        let mut command = self.command();
+        command.arg("run").env("NOTIFY_SOCKET", self.folder.path().join("notify"));
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be cloned"))
+            .stderr(log);
+        self.daemon = Some(command.spawn().expect("nsenter can be run"));
+        self.await_notice("READY=1", READY_LIMIT);
+    }
+
+    /// Waits until the daemon sends a line by sd_notify.
+    #[track_caller]
+    pub(crate) fn await_notice(&mut self, line: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.notify
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("a timeout can be set");
+        loop {
+            let mut message = [0; 4096];
+            let said = self.notify.recv(&mut message).unwrap_or(0);
+            if String::from_utf8_lossy(&message[..said]).lines().any(|got| got == line) {
+                return;
+            }
+            if let Some(status) =
+                self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten())
+            {
+                panic!("seawall ended ({status}) before it said {line}; its log:\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "seawall did not say {line}; its log:\n{}",
+                self.log()
+            );
+        }
+    }
+
+    /// Asks the daemon to end, and waits for it.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Kills the daemon where it stands.
+    #[track_caller]
+    pub(crate) fn kill9(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+
+    /// Sends the daemon a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal)
+            .expect("our own child can be signalled");
+    }
+
+    /// The daemon's pid.
+    #[track_caller]
+    pub(crate) fn pid(&self) -> u32 {
+        // nsenter becomes seawall by exec, so its pid is seawall's.
+        self.daemon.as_ref().expect("seawall runs").id()
+    }
+
+    /// A seawall command against this instance: `cli(&["status", "--output", "json"])`.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        output(self.command().args(args))
+    }
+
+    /// What the daemon wrote so far, over all its starts.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        let mut daemon = self.daemon.take().expect("seawall runs");
+        eventually("the end of seawall", Duration::from_secs(10), || {
+            daemon.try_wait().expect("our own child")
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.host.path().display()));
+        command.arg(env!("CARGO_BIN_EXE_seawall"));
+        command.env_remove("DOCKER_HOST").env_remove("NOTIFY_SOCKET").env("NO_COLOR", "1");
+        command.arg("--config").arg(self.folder.path().join("seawall.toml"));
+        command.arg("--socket").arg(self.folder.path().join("seawall.sock"));
+        command.arg("--state-dir").arg(self.folder.path().join("state"));
+        command
+    }
+}
+
+impl Drop for Seawall {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- seawall's log ---\n{}---", self.log());
+        }
+    }
+}
