@@ -37,13 +37,15 @@ fn model(
         name: ModelName::new(name).unwrap(),
         title: name.into(),
         category: Category::new(category).unwrap(),
-        images: [name.to_owned()].into(),
+        images: [name.parse().unwrap()].into(),
+        base: false,
         distinctive: BTreeSet::new(),
         commands: BTreeSet::new(),
         env: BTreeSet::new(),
         provides: provides
             .iter()
             .map(|(service, to)| Provided {
+                ports: BTreeSet::new(),
                 service: ServiceName::new(service).unwrap(),
                 to: to.iter().map(audience).collect(),
                 place: place(line + 1),

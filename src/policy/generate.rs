@@ -118,7 +118,7 @@ fn use_of(
 ) -> Option<GrantId> {
     let is_listed = |uses: &labels::Uses| uses.services.contains(offer.service);
     let is_kept = client.labels.kept_uses().is_none_or(|uses| wiring.is_kept || is_listed(uses));
-    if !is_kept || !admits(offer, client) {
+    if !is_kept || !admits(offer, client, server) {
         return None;
     }
     let by_model = client.model.is_some_and(|model| model.uses.contains(offer.service));
@@ -145,12 +145,18 @@ fn use_of(
     Some(grants.id(Grant { traffic: traffic(), provenance }))
 }
 
-fn admits(offer: &Offer<'_>, client: &Party<'_>) -> bool {
-    offer.to.is_none_or(|audiences| {
+/// Whether the offer is made to the client. Replicas of one service are no clients of each other unless the model names
+/// itself: a cluster does, a web server does not.
+fn admits(offer: &Offer<'_>, client: &Party<'_>, server: &Party<'_>) -> bool {
+    let is_replica = client.workload.service.is_some()
+        && client.workload.project.is_some()
+        && (&client.workload.project, &client.workload.service)
+            == (&server.workload.project, &server.workload.service);
+    offer.to.map_or(!is_replica, |audiences| {
         audiences.iter().any(|audience| match audience {
-            Audience::Any => true,
+            Audience::Any => !is_replica,
             Audience::Category(category) => {
-                client.model.is_some_and(|model| model.category == *category)
+                !is_replica && client.model.is_some_and(|model| model.category == *category)
             }
             Audience::Model(name) => client.model.is_some_and(|model| model.name == *name),
         })

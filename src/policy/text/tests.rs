@@ -61,13 +61,11 @@ to = "internet"
           allow out   to   dns                on 53/tcp, 53/udp         # built-in rule `dns`
 
         shop/web (nginx)  enforce  # setting `mode`
-          allow both  with related workloads  on ping                    # built-in rule `ping`
-          allow in    from host               on 80/tcp, 443/tcp, ping   # built-in rule `host`
-          allow in    from shop/web (nginx)   on 80/tcp, 443/tcp (http)  # model nginx, models.toml:11:1
-          allow in    from world              on 80/tcp                  # published port 80/tcp
-          allow out   to   dns                on 53/tcp, 53/udp          # built-in rule `dns`
-          allow out   to   shop/api (node)    on 3000/tcp                # model node, models.toml:21:1
-          allow out   to   shop/web (nginx)   on 80/tcp, 443/tcp (http)  # model nginx, models.toml:11:1
+          allow both  with related workloads  on ping                   # built-in rule `ping`
+          allow in    from host               on 80/tcp, 443/tcp, ping  # built-in rule `host`
+          allow in    from world              on 80/tcp                 # published port 80/tcp
+          allow out   to   dns                on 53/tcp, 53/udp         # built-in rule `dns`
+          allow out   to   shop/api (node)    on 3000/tcp               # model node, models.toml:21:1
 
         vpn (wireguard)  enforce  # setting `mode`
           forwards packets for others
