@@ -1,5 +1,7 @@
 //! Proves the Docker and containerd sources against a real dockerd, private to this test (needs root).
 
+#![allow(clippy::unwrap_used)] // helpers of a test may panic too
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -107,6 +109,11 @@ impl Host {
         let mut command = Command::new("docker");
         command.args(["-H", &self.address()]).args(arguments);
         command
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("ctr");
+        run(command.arg("-a").arg(self.containerd()).args(["-n", "other"]).args(arguments))
     }
 
     fn docker(&self, arguments: &[&str]) -> String {
@@ -308,6 +315,23 @@ async fn real_dockerd_and_containerd_are_followed() {
     host.docker(&["rm", "side"]);
     watcher.until("side gone", |w| w.workload("side").is_none()).await;
     assert_eq!(watcher.workload("web2").unwrap().state, State::Running);
+
+    // A container that is not Docker's.
+    let tar = host.path("box.tar").display().to_string();
+    host.docker(&["save", "-o", &tar, "box:1"]);
+    host.ctr(&["images", "import", &tar]);
+    let image = "docker.io/library/box:1";
+    host.ctr(&["run", "-d", "--env", "CACHE_HOST=cache", image, "lone", "/bin/sleep", "1000"]);
+    let is_whole = |w: &Workload| w.netns.is_some() && w.env_names.contains("CACHE_HOST");
+    let lone = watcher.until_workload("lone", "running", is_whole).await;
+    assert_eq!(lone.id.as_str(), "other/lone");
+    assert_eq!(lone.network_mode, NetworkMode::Own);
+    assert_eq!(lone.image.reference.as_ref().unwrap().repository, "box");
+    host.ctr(&["task", "kill", "-s", "KILL", "lone"]);
+    watcher.until_workload("lone", "exited", |w| w.state == State::Exited).await;
+    host.ctr(&["task", "rm", "lone"]);
+    host.ctr(&["container", "rm", "lone"]);
+    watcher.until("lone gone", |w| w.workload("lone").is_none()).await;
 
     // A start that hangs: its facts are there all the same, and nobody else waits.
     let mut slow = host.docker_command(&[
