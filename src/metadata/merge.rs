@@ -60,7 +60,7 @@ impl InventoryBuilder {
             Observation::Stopped(id) => self.stopped(&id),
             Observation::TaskCreated { id, pid } => self.task_created(id, pid),
             Observation::TaskExited { id, pid } => self.task_exited(&id, pid),
-            Observation::Tasks(tasks) => self.replace_tasks(tasks),
+            Observation::Tasks { running, undecided } => self.replace_tasks(running, &undecided),
             Observation::Networks(networks) => self.replace_networks(networks),
             Observation::Down { source, error } => {
                 self.sources.insert(source, Err(error));
@@ -233,12 +233,16 @@ impl InventoryBuilder {
         self.exited(id)
     }
 
-    fn replace_tasks(&mut self, tasks: BTreeMap<WorkloadId, u32>) -> bool {
+    fn replace_tasks(
+        &mut self,
+        tasks: BTreeMap<WorkloadId, u32>,
+        undecided: &BTreeSet<WorkloadId>,
+    ) -> bool {
         self.untold_stops.clear();
         let ended: Vec<_> = self
             .tasks
             .iter()
-            .filter(|(id, pid)| tasks.get(*id) != Some(pid))
+            .filter(|(id, pid)| tasks.get(*id) != Some(pid) && !undecided.contains(*id))
             .map(|(id, _)| id.clone())
             .collect();
         let mut has_changed = false;

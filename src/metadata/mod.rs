@@ -1,6 +1,7 @@
 //! Owns the facts: what Docker, containerd, a saved inspect or a compose file say about each workload.
 //!
 //! The types are pure; `docker`, `containerd`, `inspect` and `compose` are the sources that fill them.
+//! The first two send observations, which `merge` folds into an inventory; the others give workloads at once.
 //! Nothing here judges what a workload is or may do.
 
 pub mod affiliation;
@@ -21,6 +22,8 @@ mod sequence;
 pub mod wires;
 pub mod workload;
 
+pub use containerd::ContainerdSource;
+pub use docker::{DockerSource, host_resolvers};
 pub use image::{ImageFacts, ImageRef};
 pub use inventory::Inventory;
 pub use merge::InventoryBuilder;

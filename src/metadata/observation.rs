@@ -90,7 +90,12 @@ pub enum Observation {
     },
     /// Every task containerd runs now, those of Docker's containers among them: what was missed while it was away
     /// is made up for. Sent before each of containerd's snapshots.
-    Tasks(BTreeMap<WorkloadId, u32>),
+    Tasks {
+        /// The first process of each.
+        running: BTreeMap<WorkloadId, u32>,
+        /// Those of which containerd cannot tell now, because they are being started or ended: what is known of them stays.
+        undecided: BTreeSet<WorkloadId>,
+    },
     /// Every network Docker has now.
     Networks(Vec<NetworkFacts>),
     /// The source cannot be reached. What it said before stays in force (security model 2: fail closed);

@@ -18,6 +18,7 @@ use containerd_client::services::v1::{
 };
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{self, Code, Request, Status};
+use containerd_client::types::v1::Process;
 
 use super::workload::{Workload, WorkloadId};
 use crate::input::Text;
@@ -32,8 +33,8 @@ const DOCKERS_OWN: &str = "/var/run/docker/containerd/containerd.sock";
 /// Lists carry every container's whole spec.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// `containerd.v1.types.Status`: created, running, paused or pausing. A created task has its netns.
-const ALIVE: [i32; 4] = [1, 2, 4, 5];
+/// `containerd.v1.types.Status` of a task whose process has ended. In all others it has its netns.
+const STOPPED: i32 = 3;
 
 /// Why containerd could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,9 @@ pub struct Listing {
     pub workloads: Vec<Workload>,
     /// The first process of every running container, Docker's among them.
     pub tasks: BTreeMap<WorkloadId, u32>,
+    /// Docker's containers of whose process containerd cannot tell now: their shims do not answer while the runtime
+    /// is starting them.
+    pub undecided: BTreeSet<WorkloadId>,
 }
 
 impl ContainerdSource {
@@ -137,11 +141,18 @@ impl Connection {
         let mut listing = Listing::default();
         for namespace in namespaces {
             let namespace = namespace.name;
-            let tasks = self.tasks(&namespace).await?;
-            if namespace != DOCKER_NAMESPACE {
+            let known = self.tasks(&namespace).await?;
+            let containers = self.containers(&namespace).await?;
+            let tasks = living(&known);
+            if namespace == DOCKER_NAMESPACE {
+                // Docker deletes a container here when it ends: one without a task is on its way up or down.
+                let undecided = containers.iter().filter(|one| !known.contains_key(&one.id));
+                let undecided = undecided.map(|one| spec::identity(&namespace, &one.id));
+                listing.undecided.extend(undecided);
+            } else {
                 let owners: BTreeMap<_, _> =
                     tasks.iter().map(|(id, pid)| (*pid, spec::identity(&namespace, id))).collect();
-                for container in self.containers(&namespace).await? {
+                for container in containers {
                     let pid = tasks.get(&container.id).copied();
                     listing.workloads.push(self.workload(&namespace, &container, pid, &owners));
                 }
@@ -156,7 +167,7 @@ impl Connection {
     /// One container outside Docker's namespace; none when there is no such container.
     async fn read(&self, namespace: &str, id: &str) -> Result<Option<Workload>, ContainerdError> {
         let Some(container) = self.container(namespace, id).await? else { return Ok(None) };
-        let tasks = self.tasks(namespace).await?;
+        let tasks = living(&self.tasks(namespace).await?);
         let owners = tasks.iter().map(|(id, pid)| (*pid, spec::identity(namespace, id))).collect();
         Ok(Some(self.workload(namespace, &container, tasks.get(id).copied(), &owners)))
     }
@@ -205,26 +216,33 @@ impl Connection {
         Ok(answer.into_inner().containers)
     }
 
-    /// Pids of first processes that live, by container.
-    async fn tasks(&self, namespace: &str) -> Result<BTreeMap<String, u32>, ContainerdError> {
+    /// The first process of each container: its pid, or none when it has ended.
+    async fn tasks(
+        &self,
+        namespace: &str,
+    ) -> Result<BTreeMap<String, Option<u32>>, ContainerdError> {
         let request = within(namespace, ListTasksRequest::default())?;
         let answer = TasksClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_ANSWER)
             .list(request)
             .await
             .map_err(|source| ask("list the tasks", source))?;
-        let tasks = answer.into_inner().tasks.into_iter();
-        let alive = tasks.filter(|task| ALIVE.contains(&task.status) && task.pid != 0);
+        let pid = |task: &Process| Some(task.pid).filter(|_| task.status != STOPPED);
         // Of a first process containerd tells the container's id as the process's, the other field is empty.
-        let id = |task: &tonic_task::Process| match task.container_id.as_str() {
+        let id = |task: &Process| match task.container_id.as_str() {
             "" => task.id.clone(),
             id => id.to_owned(),
         };
-        Ok(alive.map(|task| (id(&task), task.pid)).collect())
+        // Without a pid it is one whose shim does not answer in time, because the runtime is starting it.
+        let told = answer.into_inner().tasks.into_iter().filter(|task| task.pid != 0);
+        Ok(told.map(|task| (id(&task), pid(&task))).collect())
     }
 }
 
-use containerd_client::types::v1 as tonic_task;
+/// The pids of those that live.
+fn living(tasks: &BTreeMap<String, Option<u32>>) -> BTreeMap<String, u32> {
+    tasks.iter().filter_map(|(id, pid)| Some((id.clone(), (*pid)?))).collect()
+}
 
 fn spec_of(container: &Container) -> serde_json::Value {
     spec::decoded(container.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default())

@@ -281,7 +281,8 @@ impl Session {
         tasks.append(&mut self.created);
         let keyed = listing.workloads.into_iter().map(|workload| (key_of(&workload), workload));
         let workloads = self.sequence.finish_listing(keyed.collect());
-        self.send(Observation::Tasks(tasks)).await?;
+        let undecided = listing.undecided;
+        self.send(Observation::Tasks { running: tasks, undecided }).await?;
         self.send(Observation::Snapshot { source: Source::Containerd, workloads }).await
     }
 

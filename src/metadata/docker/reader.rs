@@ -83,7 +83,7 @@ impl Reader {
             let workload = match full {
                 Ok(Ok(workload)) => workload?,
                 // Too slow, or an answer nobody understands: better some facts than none.
-                Err(_) | Ok(Err(_)) => self.from_summary(&summary).await?,
+                Err(_) | Ok(Err(_)) => self.summarised(&summary).await?,
             };
             Some((id, workload))
         });
@@ -107,7 +107,7 @@ impl Reader {
     pub(super) async fn summary(&self, id: &str) -> Result<Option<Workload>, DockerError> {
         let summaries = self.summaries(Some(id)).await?;
         match summaries.into_iter().find(|summary| text(summary, &["Id"]) == id) {
-            Some(summary) => Ok(self.from_summary(&summary).await),
+            Some(summary) => Ok(self.summarised(&summary).await),
             None => Ok(None),
         }
     }
@@ -123,7 +123,7 @@ impl Reader {
         summaries.iter().map(to_value).collect()
     }
 
-    async fn from_summary(&self, summary: &Value) -> Option<Workload> {
+    async fn summarised(&self, summary: &Value) -> Option<Workload> {
         let image = self.image(text(summary, &["ImageID"])).await;
         self.workload(&as_inspected(summary, &image))
     }

@@ -82,6 +82,8 @@ struct Session {
     sequence: Sequence,
     /// When the newest event seen happened, in nanoseconds since 1970 by Docker's clock.
     last_event: Option<i64>,
+    /// That of the former session.
+    told_until: Option<i64>,
     is_listed: bool,
     /// Whether the networks are being read, and whether they changed since that began.
     networks_asked: bool,
@@ -99,6 +101,7 @@ impl Session {
             tx,
             sequence: Sequence::default(),
             last_event,
+            told_until: last_event,
             is_listed: false,
             networks_asked: false,
             networks_dirty: false,
@@ -173,10 +176,11 @@ impl Session {
 
     async fn event(&mut self, ask: &Ask, event: EventMessage) -> Result<(), Closed> {
         let time = event.time_nano.unwrap_or_default();
-        if self.last_event.is_some_and(|last| time <= last && time != 0) {
+        // Only against the former session: within one, events of several containers are not ordered by their times.
+        if self.told_until.is_some_and(|until| time <= until && time != 0) {
             return Ok(()); // told again after a reconnection
         }
-        self.last_event = Some(time).filter(|time| *time != 0).or(self.last_event);
+        self.last_event = self.last_event.max(Some(time).filter(|time| *time != 0));
         let actor = event.actor.unwrap_or_default();
         let id = actor.id.unwrap_or_default();
         let action = event.action.unwrap_or_default();

@@ -49,7 +49,8 @@ fn down(source: Source) -> Observation {
 }
 
 fn tasks(pids: &[u32]) -> Observation {
-    Observation::Tasks(pids.iter().map(|pid| (id(), *pid)).collect())
+    let running = pids.iter().map(|pid| (id(), *pid)).collect();
+    Observation::Tasks { running, undecided: BTreeSet::new() }
 }
 
 /// `state pid addresses` after all of them.
@@ -215,6 +216,16 @@ fn observations_fold_whatever_their_order() {
             "containerd returns with another task",
             vec![created(7), upsert(Running, Some(7), a), down(Source::Containerd), tasks(&[9])],
             "Running 9",
+        ),
+        (
+            "containerd returns and cannot tell",
+            vec![
+                created(7),
+                upsert(Running, Some(7), a),
+                down(Source::Containerd),
+                Observation::Tasks { running: BTreeMap::new(), undecided: BTreeSet::from([id()]) },
+            ],
+            "Running 7 172.20.0.2",
         ),
         (
             "a containerd that never spoke ends nothing",
