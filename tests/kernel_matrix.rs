@@ -1,5 +1,6 @@
 //! Kernel layer: for generated policies, the verdict of every flow equals the naive evaluator's: by the dump of what the
 //! kernel holds for all cases, and by real packets over veth for a sample.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "kernel/netns.rs"]
 mod netns;

@@ -1,4 +1,5 @@
 //! Kernel layer: what is written is what is read back, what `nft` loads is what seawall writes, and transactions are minimal.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "kernel/netns.rs"]
 mod netns;

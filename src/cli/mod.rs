@@ -218,7 +218,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
 
 /// Reads and validates all configuration files.
 fn load(global: &Global) -> Result<Loaded, CommandError> {
-    let is_default = global.config == PathBuf::from(DEFAULT_PATH);
+    let is_default = global.config == std::path::Path::new(DEFAULT_PATH);
     if !is_default && !global.config.exists() {
         let path = global.config.display();
         return Err(CommandError::Usage(anyhow::anyhow!(
