@@ -24,12 +24,23 @@ impl Stage {
     pub(crate) fn take() -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let stage = Self { host: &HOST, _turn: turn };
-        for container in stage.host.containers() {
+        stage.bare();
+        stage
+    }
+
+    /// Takes away every table of seawall's.
+    #[track_caller]
+    pub(crate) fn bare(&self) {
+        for container in self.host.containers() {
             let netns = container.netns();
             // `add` first: deleting what is not there is an error.
             nft(&netns, "add table inet seawall; delete table inet seawall");
         }
-        stage
+    }
+
+    /// The shared host, for what tests share beside it.
+    pub(crate) fn shared_host() -> &'static DockerHost {
+        &HOST
     }
 
     /// The example shop, running since the first test that asked for it.
