@@ -129,10 +129,11 @@ pub(super) fn read(
         if !key.as_str().starts_with("seawall.") || key == "seawall.model" {
             continue;
         }
-        let read = if workload.image.labels.get(key) == Some(value) {
+        let read = if workload.operator_label(key.as_str()).is_none() {
             Err((
                 "label/from-image",
-                "it comes with the image, and an image cannot speak for itself".to_owned(),
+                "it comes, or may come, with the image, and an image cannot speak for itself"
+                    .to_owned(),
             ))
         } else {
             labels.set(key.as_str(), value.as_str(), catalogue)
