@@ -276,7 +276,7 @@ impl Engine {
 
     fn answer_waiting(&mut self) {
         let has_told = |source: &Source| self.facts.source(*source).is_some();
-        if self.queue.is_idle() && self.expected.iter().all(has_told) {
+        if self.queue.is_settled() && self.expected.iter().all(has_told) {
             for waiting in self.waiting.drain(..) {
                 let _ = waiting.send(());
             }
