@@ -79,7 +79,6 @@ fn text(answer: &Answer<'_>) -> String {
         (Some(model), Some(title), Some(category)) => {
             format!("{subject}: {model} ({title}, {category}), {percent} % sure")
         }
-        _ if percent > 0.0 => format!("{subject}: unknown (best candidate {percent} %)"),
         _ => format!("{subject}: unknown"),
     }];
     if let Some(reason) = &resolution.reason {
