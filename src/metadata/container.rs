@@ -160,7 +160,7 @@ fn image(object: &Value, images: &BTreeMap<String, Value>) -> ImageFacts {
     ImageFacts {
         reference,
         id: (!id.is_empty()).then(|| Text::new(id)),
-        labels: text_map(known, &["Config", "Labels"]),
+        labels: (!known.is_null()).then(|| text_map(known, &["Config", "Labels"])),
         exposed,
         entrypoint: command::redacted(texts(object, &["Config", "Entrypoint"])),
         cmd: command::redacted(texts(object, &["Config", "Cmd"])),

@@ -261,6 +261,10 @@ impl Term {
             Self::Project(glob) => {
                 workload.project.as_ref().is_some_and(|project| glob.matches(project.name.as_str()))
             }
+            // `service:shop/db` names the project as well; no service has a slash in its name.
+            Self::Service(glob) if glob.0.as_str().contains('/') => {
+                workload.service.is_some() && glob.matches(workload.display_name().as_str())
+            }
             Self::Service(glob) => {
                 workload.service.as_ref().is_some_and(|service| glob.matches(service.as_str()))
             }

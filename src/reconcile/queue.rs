@@ -74,9 +74,9 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.iter().filter(|(key, _)| !self.running.contains(key)).map(|(_, due)| *due).min()
     }
 
-    /// Whether nothing waits and nothing runs.
-    pub fn is_idle(&self) -> bool {
-        self.due.is_empty() && self.running.is_empty()
+    /// Whether everything asked for has been tried: nothing runs, and what waits has failed before.
+    pub fn is_settled(&self) -> bool {
+        self.running.is_empty() && self.due.keys().all(|key| self.failures.contains_key(key))
     }
 }
 
@@ -139,6 +139,20 @@ mod tests {
         }
         assert_eq!(waits[..3], [100, 200, 400].map(Duration::from_millis));
         assert_eq!(waits[11], LONGEST_RETRY);
+    }
+
+    #[test]
+    fn one_broken_key_does_not_keep_the_queue_from_settling() {
+        let now = Instant::now();
+        let mut queue = Queue::new(2);
+        queue.add("broken", now);
+        assert!(!queue.is_settled(), "not tried yet");
+        queue.take(now);
+        assert!(!queue.is_settled(), "being tried");
+        queue.failed("broken", now);
+        assert!(queue.is_settled());
+        queue.add("good", now);
+        assert!(!queue.is_settled());
     }
 
     #[test]

@@ -35,7 +35,10 @@ fn a_saved_shop_is_read_whole() {
     let image = api.image.reference.as_ref().unwrap();
     assert_eq!(image.repository, "shop/api");
     assert!(image.digest.as_ref().unwrap().starts_with("sha256:3333"));
-    assert_eq!(api.image.labels[&Text::new("org.opencontainers.image.title")], "shop api");
+    assert_eq!(
+        api.image.labels.as_ref().unwrap()[&Text::new("org.opencontainers.image.title")],
+        "shop api"
+    );
     assert_eq!(
         api.image.exposed.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["3000/tcp", "9229/tcp"]
