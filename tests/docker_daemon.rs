@@ -145,16 +145,17 @@ fn workloads(seawall: &Seawall) -> usize {
 }
 
 fn open_files(seawall: &Seawall) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", seawall.pid())).unwrap().count()
+    std::fs::read_dir(format!("/proc/{}/fd", seawall.pid())).expect("it runs").count()
 }
 
 /// Interfaces of the host: a namespace that is kept alive keeps its end of a cable.
 fn links(host: &harness::DockerHost) -> usize {
-    host.netns().run(|| std::fs::read_dir("/proc/thread-self/net/dev_snmp6").unwrap().count())
+    host.netns()
+        .run(|| std::fs::read_dir("/proc/thread-self/net/dev_snmp6").expect("it is there").count())
 }
 
 /// Named network namespaces: Docker's own are mounted.
 fn namespaces() -> usize {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("it is there");
     mounts.lines().filter(|line| line.starts_with("nsfs ")).count()
 }
