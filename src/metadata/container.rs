@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::image::{ImageFacts, ImageRef};
 use super::json::{at, entries, flag, parsed_keys, text, text_map, texts};
 use super::observation::NetworkFacts;
-use super::port::Ports;
+use super::port::{self, Ports};
 use super::workload::{
     Attachment, Capabilities, NetnsRef, NetworkKey, NetworkMode, PublishedPort, Runtime, State,
     Workload, WorkloadId,
@@ -163,7 +163,7 @@ fn image(object: &Value, images: &BTreeMap<String, Value>) -> ImageFacts {
         reference,
         id: (!id.is_empty()).then(|| Text::new(id)),
         labels: (!known.is_null()).then(|| text_map(known, &["Config", "Labels"])),
-        exposed,
+        exposed: port::declared(exposed),
         entrypoint: command::redacted(texts(object, &["Config", "Entrypoint"])),
         cmd: command::redacted(texts(object, &["Config", "Cmd"])),
     }
