@@ -65,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     address_family = socket.AF_INET6
     daemon_threads = True
+    request_queue_size = 64
 
     def server_bind(self):
         # One socket for IPv4 and IPv6.
