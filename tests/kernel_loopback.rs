@@ -1,4 +1,4 @@
-//! Kernel layer: what a container tells itself over `lo` opens nothing to others.
+//! Kernel layer: a container that writes other addresses than its own into packets opens nothing with them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "kernel/netns.rs"]
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use netns::TestNetns;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto,
+    setsockopt, socket, sockopt,
 };
 use seawall::compile::{Options, compile};
 use seawall::input::Text;
@@ -112,4 +112,27 @@ fn an_entry_made_over_lo_makes_no_reply_of_a_connection_to_others() {
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.send_to(b"self", SocketAddr::new(own, PUBLISHED)).unwrap();
     assert_eq!(socket.recv_from(&mut [0; 8]).unwrap().0, 4);
+}
+
+#[test]
+fn a_rejection_goes_to_nobody_but_the_container_itself() {
+    let (inside, outside) = joined();
+    enforce(&inside);
+    let caught = inside_of(&outside, || {
+        let (family, kind) = (AddressFamily::Inet, SockType::Raw);
+        socket(family, kind, SockFlag::SOCK_NONBLOCK, SockProtocol::Icmp).unwrap()
+    });
+    inside_of(&inside, || {
+        // What is denied and quoted in the rejection, with the address of the one who shall get it as its source.
+        let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::empty(), None).unwrap();
+        setsockopt(&fd, sockopt::IpTransparent, &true).unwrap();
+        let at = |address: &str, port| {
+            SockaddrStorage::from(SocketAddr::new(address.parse().unwrap(), port))
+        };
+        bind(fd.as_raw_fd(), &at(OTHER, ELSEWHERE)).unwrap();
+        let sent = sendto(fd.as_raw_fd(), b"secret", &at("10.9.0.77", 9), MsgFlags::empty());
+        assert!(sent.is_err(), "it is rejected");
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(recv(caught.as_raw_fd(), &mut [0; 256], MsgFlags::empty()).is_err());
 }

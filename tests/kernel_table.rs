@@ -240,6 +240,11 @@ fn hand_made_changes_are_found_and_undone() {
         apply(&mut table, Some(&wanted));
         let (left, _) = apply(&mut table, Some(&wanted));
         assert!(left.is_empty(), "{change} is not undone: {left:?}");
+        // What a hand-made rule let in must not live on by the mark.
+        let is_accepting = change.contains("ingress accept") || change.contains("egress ip daddr");
+        let after = table.dump().unwrap().ruleset.unwrap().generation().unwrap();
+        let generation = before.ruleset.and_then(|ruleset| ruleset.generation());
+        assert!(!is_accepting || generation != Some(after), "{change} is a revocation");
     }
 }
 

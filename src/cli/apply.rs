@@ -26,7 +26,7 @@ pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
         let target = Target {
             owner: workload.id.clone(),
             pid: netns.pid,
-            inode: None,
+            process: None,
             wanted: facts.desired.rulesets.get(&workload.id).cloned(),
             known: None,
         };

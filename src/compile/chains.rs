@@ -133,9 +133,12 @@ fn transit_rules(routes: bool) -> Vec<Rule> {
 }
 
 fn essentials(link: &[(u8, u8, &str)]) -> Vec<Rule> {
+    // Only where the connection was once allowed: the error by which a packet is rejected quotes the packet, and goes to
+    // whatever source address the container had written into it (security model 4).
     let related = |protocol| {
         let statements = vec![
             Stmt::CtState(CtState::Related),
+            Stmt::IsJudged,
             Stmt::L4Proto(protocol),
             Stmt::Verdict(Verdict::Accept),
         ];

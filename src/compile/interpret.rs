@@ -112,6 +112,7 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::FromLoopback => packet.loopback && packet.hook == Hook::Input,
         Stmt::ToLoopback => packet.loopback && packet.hook == Hook::Output,
         Stmt::GenerationIs(generation) => packet.generation == Some(*generation),
+        Stmt::IsJudged => packet.generation.is_some(),
         Stmt::IsLocal => packet.generation == Some(Generation::LOCAL),
         Stmt::CtState(state) => packet.state == Some(*state),
         Stmt::CtDirection(direction) => {

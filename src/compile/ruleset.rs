@@ -260,6 +260,8 @@ pub enum Stmt {
     ToLoopback,
     /// The connection was accepted under this generation.
     GenerationIs(Generation),
+    /// The connection was accepted under some generation.
+    IsJudged,
     /// The connection began on `lo`.
     IsLocal,
     /// The connection's state.

@@ -146,6 +146,10 @@ fn generation(actual: &Ruleset, revokes: bool) -> Generation {
     }
 }
 
+/// The chains every netns has alike but for its mode.
+const FIXED: [&str; 7] =
+    ["fast", "allow", "ingress", "egress", "transit", "essentials_in", "essentials_out"];
+
 /// Whether a connection allowed by `actual` might not be allowed by `wanted`.
 fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
     let keeps_all = |action: Action, from: &Ruleset, to: &Ruleset| {
@@ -160,14 +164,15 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
         let to = elements(to);
         elements(from).iter().all(|(key, comment)| to.get(key) == Some(comment))
     };
-    // The chains that carry the generation, whatever it is.
-    let marking = |ruleset: &Ruleset| {
+    // The chains that do not follow from what sets there are, whatever the generation: where they change, what they
+    // accepted may not be accepted now.
+    let fixed = |ruleset: &Ruleset| {
         let same = ruleset.clone().at_generation(Generation::FIRST);
-        ["fast", "allow"].map(|name| same.chains.get(name).cloned())
+        FIXED.map(|name| same.chains.get(name).cloned())
     };
     !keeps_all(Action::Allow, actual, wanted)
         || !keeps_all(Action::Deny, wanted, actual)
-        || marking(actual) != marking(wanted)
+        || fixed(actual) != fixed(wanted)
         || actual.generation().is_none()
 }
 

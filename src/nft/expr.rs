@@ -173,6 +173,11 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         Stmt::ToLoopback => loopback(META_OIF),
         Stmt::GenerationIs(generation) => mark_is(*generation),
         Stmt::SetGeneration(generation) => set_mark(*generation),
+        Stmt::IsJudged => vec![
+            Expr::CtLoad { key: CT_MARK, dreg: 0 },
+            Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
+            Expr::Cmp { op: NEQ, sreg: 0, data: ne_bytes(0) },
+        ],
         Stmt::IsLocal => mark_is(Generation::LOCAL),
         Stmt::SetLocal => set_mark(Generation::LOCAL),
         Stmt::CtState(state) => vec![
@@ -262,7 +267,7 @@ fn lookup(key: &LookupKey, set: &str) -> Vec<Expr> {
 /// Every statement that can be lifted by comparing with its own lowering, given what the expressions hold.
 fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     let mut found = vec![Stmt::FromLoopback, Stmt::ToLoopback, Stmt::Counter];
-    found.extend([Stmt::IsLocal, Stmt::SetLocal]);
+    found.extend([Stmt::IsJudged, Stmt::IsLocal, Stmt::SetLocal]);
     found.extend([CtState::Invalid, CtState::Related, CtState::New].map(Stmt::CtState));
     found.extend([CtDirection::Original, CtDirection::Reply].map(Stmt::CtDirection));
     found.extend([Reject::TcpReset, Reject::AdminProhibited].map(Stmt::Reject));
@@ -377,6 +382,7 @@ mod tests {
             Stmt::CtState(CtState::Invalid),
             Stmt::CtState(CtState::Related),
             Stmt::CtState(CtState::New),
+            Stmt::IsJudged,
             Stmt::IsLocal,
             Stmt::SetLocal,
             Stmt::CtDirection(CtDirection::Original),

@@ -53,8 +53,12 @@ pub struct Netns {
 impl Netns {
     /// Opens the netns of a process. The pid is checked to be the same process before and after.
     pub fn of_pid(pid: u32) -> Result<Self, NetnsError> {
-        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let process = Process::open(pid).map_err(|source| error("open", &path, source))?;
+        Self::of(&Process::open(pid)?)
+    }
+
+    /// Opens the netns of a process that is held. Gone, when it has ended, whoever has its pid by now.
+    pub fn of(process: &Process) -> Result<Self, NetnsError> {
+        let path = netns_path(process.pid);
         let netns = Self::open(&path)?;
         if process.is_alive() { Ok(netns) } else { Err(NetnsError::Gone(path)) }
     }
@@ -94,20 +98,28 @@ fn error(action: &'static str, path: &Path, source: io::Error) -> NetnsError {
     }
 }
 
+fn netns_path(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
+}
+
 /// A process held by pidfd, so that its number cannot be mistaken for another's.
 #[derive(Debug)]
-pub struct Process(OwnedFd);
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
 
 impl Process {
     /// Takes hold of the process that has this pid now.
-    pub fn open(pid: u32) -> io::Result<Self> {
-        pidfd_open(pid).map(Self)
+    pub fn open(pid: u32) -> Result<Self, NetnsError> {
+        let pidfd = pidfd_open(pid).map_err(|source| error("open", &netns_path(pid), source))?;
+        Ok(Self { pid, pidfd })
     }
 
     /// Whether it still runs: a pidfd becomes readable when its process ends (`pidfd_open(2)`).
     pub fn is_alive(&self) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 }
@@ -238,5 +250,24 @@ pub fn all_on_host() -> io::Result<Vec<Netns>> {
 impl AsRawFd for Netns {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_has_no_netns_whoever_has_its_pid() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let held = Process::open(child.id()).unwrap();
+        assert!(held.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!held.is_alive());
+        // The pid's next owner: this very process stands for it.
+        let reused = Process { pid: std::process::id(), ..held };
+        assert!(matches!(Netns::of(&reused), Err(NetnsError::Gone(_) | NetnsError::Host(_))));
+        assert!(matches!(Process::open(child.id()), Err(NetnsError::Gone(_))));
     }
 }

@@ -162,6 +162,7 @@ fn statement(statement: &Stmt) -> String {
         Stmt::ToLoopback => "oif \"lo\"".to_owned(),
         Stmt::GenerationIs(generation) => mark_is(*generation),
         Stmt::SetGeneration(generation) => set_mark(*generation),
+        Stmt::IsJudged => format!("ct mark and {:#010x} != 0x00000000", Generation::MASK),
         Stmt::IsLocal => mark_is(Generation::LOCAL),
         Stmt::SetLocal => set_mark(Generation::LOCAL),
         Stmt::CtState(CtState::New) => "ct state new".to_owned(),

@@ -131,7 +131,9 @@ pub(super) fn read(
         if !key.as_str().starts_with("seawall.") {
             continue;
         }
-        let read = if workload.operator_label(key.as_str()).is_none() {
+        // Whoever wrote it, being enforced is nothing an image could want to get out of.
+        let is_strict = key == MODE && parse_mode(value.as_str()) == Ok(Mode::Enforce);
+        let read = if !is_strict && workload.operator_label(key.as_str()).is_none() {
             Err((
                 "label/from-image",
                 "it comes, or may come, with the image, and an image cannot speak for itself"

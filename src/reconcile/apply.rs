@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::compile::Ruleset;
 use crate::metadata::WorkloadId;
 use crate::nft::decode::Counts;
-use crate::nft::netns::{Entrance, Opened};
+use crate::nft::netns::{Entrance, Opened, Process};
 use crate::nft::{ApplyError, KernelTable, Netns, NetnsError, Transaction, plan};
 
 /// How often a plan is made anew when someone else changes the ruleset meanwhile.
@@ -22,8 +23,8 @@ pub struct Target {
     pub owner: WorkloadId,
     /// The owner's first process.
     pub pid: u32,
-    /// The netns' inode, once it is known: another netns found by the same pid is not the owner's (pids are reused).
-    pub inode: Option<u64>,
+    /// That process, once it was taken hold of: a pid alone may by now be somebody else's (security model 3).
+    pub process: Option<Arc<Process>>,
     /// What it shall hold; `None`: no table of ours.
     pub wanted: Option<Ruleset>,
     /// What it held after our last change, if nothing happened since that makes us doubt it.
@@ -48,6 +49,8 @@ pub struct Applied {
     pub transaction: Transaction,
     /// What the netns holds now.
     pub known: Known,
+    /// The process whose netns it is.
+    pub process: Arc<Process>,
     /// The netns' own addresses.
     pub addresses: BTreeSet<IpAddr>,
     /// From opening the netns to the commit.
@@ -101,10 +104,11 @@ impl Kernel {
     /// Brings one netns to what is desired.
     pub fn apply(&self, target: &Target) -> Result<Applied, Failure> {
         let began = Instant::now();
-        let netns = Netns::of_pid(target.pid)?;
-        if target.inode.is_some_and(|inode| inode != netns.inode()) {
-            return Err(NetnsError::Gone(netns.path().to_path_buf()).into());
-        }
+        let process = match &target.process {
+            Some(process) => Arc::clone(process),
+            None => Arc::new(Process::open(target.pid)?),
+        };
+        let netns = Netns::of(&process)?;
         let Opened { mut table, addresses } = self.entrance.open(&netns)?;
         let inode = netns.inode();
         // An open namespace cannot go away: hold no more of it than the socket.
@@ -118,7 +122,14 @@ impl Kernel {
             let transaction = plan(before.ruleset.as_ref(), target.wanted.as_ref());
             if transaction.is_empty() {
                 let (took, committed) = (began.elapsed(), SystemTime::now());
-                return Ok(Applied { transaction, known: before, addresses, took, committed });
+                return Ok(Applied {
+                    transaction,
+                    known: before,
+                    process,
+                    addresses,
+                    took,
+                    committed,
+                });
             }
             match table.commit(&transaction, Some(before.generation_id)) {
                 Ok(()) => {
@@ -128,7 +139,7 @@ impl Kernel {
                         ruleset: transaction.target.clone(),
                         generation_id: next_generation_id(before.generation_id),
                     };
-                    return Ok(Applied { transaction, known, addresses, took, committed });
+                    return Ok(Applied { transaction, known, process, addresses, took, committed });
                 }
                 Err(ApplyError::Stale) => {}
                 Err(error) => return Err(error.into()),

@@ -4,6 +4,7 @@
 //! a message; the loop itself never waits for the kernel or for Docker.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,7 @@ use crate::compile::Ruleset;
 use crate::config::Loaded;
 use crate::input::Text;
 use crate::metadata::{Inventory, InventoryBuilder, NetworkMode, Observation, Source, WorkloadId};
+use crate::nft::netns::Process;
 
 /// How many netns are worked on at once.
 pub const WORKERS: usize = 4;
@@ -40,7 +42,8 @@ pub enum Request {
 #[derive(Debug, Default)]
 pub(super) struct NetnsState {
     pid: u32,
-    inode: Option<u64>,
+    /// Held since the first change: nobody else who gets this pid is taken for it.
+    process: Option<Arc<Process>>,
     wanted: Option<Ruleset>,
     known: Option<Known>,
     /// What was wanted when the last try succeeded.
@@ -187,7 +190,7 @@ impl Engine {
             let target = Target {
                 owner: owner.clone(),
                 pid: state.pid,
-                inode: state.inode,
+                process: state.process.clone(),
                 wanted: state.wanted.clone(),
                 known: state.known.take(),
             };
@@ -215,8 +218,8 @@ impl Engine {
                 self.queue.done(&owner);
                 let is_repair = state.reached.as_ref() == Some(&wanted);
                 state.last = LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
-                state.inode = Some(applied.known.inode);
                 state.known = Some(applied.known);
+                state.process = Some(applied.process);
                 state.reached = Some(wanted);
                 if !applied.transaction.is_empty() {
                     let entry = self.journal.note(

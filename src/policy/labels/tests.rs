@@ -111,6 +111,17 @@ fn a_label_that_comes_with_the_image_is_not_believed() {
 }
 
 #[test]
+fn an_image_cannot_take_away_the_operators_enforce_by_repeating_it() {
+    for (value, honoured) in [("enforce", true), ("off", false), ("observe", false)] {
+        let mut workload = make("web", "nginx").label(MODE, value).build();
+        workload.image.labels.get_or_insert_default().insert(MODE.into(), value.into());
+        let labels =
+            read(&workload, &"web".into(), &catalogue(), LabelTrust::Trust, &mut Vec::new());
+        assert_eq!(labels.mode.is_some(), honoured, "{value}");
+    }
+}
+
+#[test]
 fn where_the_images_own_labels_are_not_known_no_label_is_believed() {
     let mut workload = make("web", "nginx").label(MODE, "off").build();
     let mode = |workload: &Workload| {
