@@ -74,9 +74,9 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.iter().filter(|(key, _)| !self.running.contains(key)).map(|(_, due)| *due).min()
     }
 
-    /// Whether nothing waits and nothing runs.
-    pub fn is_idle(&self) -> bool {
-        self.due.is_empty() && self.running.is_empty()
+    /// Whether every key has been worked on, with success or not: what waits only waits for a retry.
+    pub fn is_settled(&self) -> bool {
+        self.running.is_empty() && self.due.keys().all(|key| self.failures.contains_key(key))
     }
 }
 
@@ -139,6 +139,20 @@ mod tests {
         }
         assert_eq!(waits[..3], [100, 200, 400].map(Duration::from_millis));
         assert_eq!(waits[11], LONGEST_RETRY);
+    }
+
+    #[test]
+    fn a_key_that_waits_for_its_retry_has_been_tried() {
+        let now = Instant::now();
+        let mut queue = Queue::new(1);
+        queue.add("broken", now);
+        assert!(!queue.is_settled());
+        queue.take(now);
+        assert!(!queue.is_settled(), "it is being tried");
+        queue.failed("broken", now);
+        assert!(queue.is_settled());
+        queue.add("good", now);
+        assert!(!queue.is_settled());
     }
 
     #[test]
