@@ -9,15 +9,20 @@
 mod container;
 mod deadline;
 mod docker_host;
+mod lab;
 mod netns;
+mod plain;
 mod probe;
+mod report;
 mod seawall;
 mod shop;
 
 pub(crate) use container::Container;
 pub(crate) use deadline::{eventually, until};
 pub(crate) use docker_host::{DockerHost, OUTSIDE_NET4, OUTSIDE_NET6};
+pub(crate) use lab::{Flows, IDLE, Lab, Prober, STORE, nft, table};
 pub(crate) use netns::Netns;
+pub(crate) use plain::Plain;
 pub(crate) use probe::{Flow, Probe, Server};
 pub(crate) use seawall::Seawall;
 pub(crate) use shop::Shop;
