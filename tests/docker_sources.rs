@@ -255,7 +255,7 @@ async fn real_dockerd_and_containerd_are_followed() {
     assert!(!web.capabilities.net_raw);
     assert!(web.wires.iter().any(|wire| wire.host == "db" && wire.port == Some(5432)));
     assert_eq!(web.published.iter().next().unwrap().host_port, Some(8080));
-    assert_eq!(web.image.labels.len(), 1);
+    assert_eq!(web.image.labels.as_ref().unwrap().len(), 1);
     assert_eq!(web.networks.values().next().unwrap().driver.as_ref().unwrap(), &"bridge");
     assert!(!format!("{web:?}").contains("hunter2"));
     let described =

@@ -2,7 +2,8 @@
 
 usage: outside.py DNS4 DNS6 NET4 NET6
 
-DNS4 and DNS6 answer names on port 53 (UDP and TCP): `outside.test` is NET4 and NET6; any other name does not exist.
+All four answer names on port 53 (UDP and TCP): `outside.test` is NET4 and NET6; any other name does not exist. DNS4 and
+DNS6 are the resolvers that the host's containers are given, NET4 and NET6 are resolvers nobody told them of.
 NET4 and NET6 (and every other address here) accept TCP on 80, 443 and 5432, saying who called, and echo UDP on 123.
 Prints `ready` when all of that is listening.
 """
@@ -86,7 +87,7 @@ async def main(dns4, dns6, net4, net6):
             writer.close()
 
     loop = asyncio.get_running_loop()
-    for address in (dns4, dns6):
+    for address in (dns4, dns6, net4, net6):
         await loop.create_datagram_endpoint(lambda: DnsOverUdp(names), local_addr=(address, 53))
         await asyncio.start_server(dns_over_tcp, address, 53)
     for address in (net4, net6):

@@ -36,6 +36,20 @@ struct Peer {
     gid: Option<u32>,
 }
 
+impl Peer {
+    /// Whether it belongs to a group: by the group it runs as, or because its user is listed in the group.
+    fn is_member(self, group: u32) -> bool {
+        let (Some(uid), Some(gid)) = (self.uid, self.gid) else { return false };
+        let listed = || {
+            let user = nix::unistd::User::from_uid(uid.into()).ok().flatten()?;
+            let name = std::ffi::CString::new(user.name).ok()?;
+            let groups = nix::unistd::getgrouplist(&name, user.gid).ok()?;
+            Some(groups.iter().any(|member| member.as_raw() == group))
+        };
+        gid == group || listed().unwrap_or(false)
+    }
+}
+
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let io: &UnixStream = stream.io();
@@ -102,7 +116,7 @@ async fn check_peer(
     let own = nix::unistd::geteuid().as_raw();
     let is_allowed = peer.uid == Some(0)
         || peer.uid == Some(own)
-        || (peer.gid.is_some() && peer.gid == daemon.allowed_group);
+        || daemon.allowed_group.is_some_and(|group| peer.is_member(group));
     if is_allowed {
         next.run(request).await
     } else {

@@ -26,6 +26,7 @@ pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
         let target = Target {
             owner: workload.id.clone(),
             pid: netns.pid,
+            inode: None,
             wanted: facts.desired.rulesets.get(&workload.id).cloned(),
             known: None,
         };

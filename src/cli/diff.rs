@@ -65,6 +65,7 @@ fn lines(held: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Vec<String> {
     let text = |ruleset: Option<&Ruleset>| {
         ruleset
             .map(|ruleset| render(&ruleset.clone().at_generation(Generation::FIRST)))
+            .map(|text| a_line_each(&text))
             .unwrap_or_default()
     };
     let (held, wanted) = (text(held), text(wanted));
@@ -84,6 +85,29 @@ fn lines(held: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Vec<String> {
     lines
 }
 
+/// Puts every element on a line of its own, with nothing but itself: one that comes or goes changes no other line.
+fn a_line_each(text: &str) -> String {
+    let mut lines = Vec::new();
+    let mut is_within = false;
+    for line in text.lines() {
+        let first = line.strip_prefix("\t\telements = { ");
+        if first.is_some() {
+            lines.push("\t\telements = {".to_owned());
+            is_within = true;
+        }
+        let element = first.unwrap_or(line).trim_start();
+        match element.strip_suffix(" }").filter(|_| is_within) {
+            _ if !is_within => lines.push(line.to_owned()),
+            None => lines.push(format!("\t\t\t{}", element.trim_end_matches(','))),
+            Some(last) => {
+                lines.extend([format!("\t\t\t{last}"), "\t\t}".to_owned()]);
+                is_within = false;
+            }
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
 fn print(difference: &Difference) {
     output::print(&output::paint(
         Colour::Bold,
@@ -96,5 +120,18 @@ fn print(difference: &Difference) {
             Some('+') => output::paint(Colour::Good, line),
             _ => line.clone(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_element_has_a_line_of_its_own() {
+        let text = "table {\n\t\tcounter\n\t\telements = { 1 . tcp comment \"a, }\",\n\t\t\t     2 }\n\t}\n\t\telements = { 3 }\n";
+        let expected = "table {\n\t\tcounter\n\t\telements = {\n\t\t\t1 . tcp comment \"a, }\"\n\t\t\t2\n\t\t}\n\t}\n\
+                        \t\telements = {\n\t\t\t3\n\t\t}\n";
+        assert_eq!(a_line_each(text), expected);
     }
 }

@@ -1,5 +1,7 @@
 //! `seawall test`: whether a connection is allowed, and the statement that decides it at each end.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use clap::Args;
 
 use super::facts::{Facts, find, gather};
@@ -8,6 +10,9 @@ use super::{CommandError, Exit, Global, Output, output};
 use crate::policy::evaluate::Packet;
 use crate::policy::verdict::{End, Endpoint, Note, Verdict, test_connection};
 use crate::policy::{Action, text};
+
+/// Stands for any address out there (TEST-NET-3, RFC 5737: nobody's, and in no private range).
+const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -19,7 +24,8 @@ Examples:
 
 Exit code: 0 allowed, 1 denied.")]
 pub(super) struct TestArgs {
-    /// The client: container name, id, project/service, an IP address, or `host`.
+    /// The client: container name, id, project/service, an IP address, `host`, `world`
+    /// or `internet` (any address out there).
     #[arg(value_name = "FROM")]
     client: String,
     /// The server and port: NAME:PORT/PROTO, [IPv6]:PORT/PROTO, or NAME:ping. Without a protocol it is tcp.
@@ -61,11 +67,17 @@ fn endpoint(facts: &Facts, word: &str) -> Result<Endpoint, CommandError> {
     let bare = word.trim_start_matches('[').trim_end_matches(']');
     if word == "host" {
         Ok(Endpoint::Host)
+    } else if is_anywhere(word) {
+        Ok(Endpoint::Address(SOMEWHERE))
     } else if let Ok(address) = bare.parse() {
         Ok(Endpoint::Address(address))
     } else {
         find(&facts.inventory, word).map(|workload| Endpoint::Workload(workload.id.clone()))
     }
+}
+
+fn is_anywhere(word: &str) -> bool {
+    matches!(word, "world" | "internet")
 }
 
 fn explained(args: &TestArgs, verdict: &Verdict) -> String {
@@ -80,6 +92,10 @@ fn explained(args: &TestArgs, verdict: &Verdict) -> String {
     lines.extend(verdict.ingress.as_ref().map(|end| said("server", end)));
     let ends = || verdict.egress.iter().chain(&verdict.ingress);
     if let Some(missing) = ends().find_map(|end| end.missing.as_ref()) {
+        // Asked by name, answered by name.
+        let asked = [args.client.as_str(), args.server.split(':').next().unwrap_or_default()];
+        let word = asked.into_iter().find(|word| is_anywhere(word)).unwrap_or("internet");
+        let missing = missing.replace(&format!("cidr:{SOMEWHERE}"), word);
         let indented: Vec<String> = missing.lines().map(|line| format!("    {line}")).collect();
         lines.push(format!("  to allow it, add to a file in policy.d/:\n{}", indented.join("\n")));
     }

@@ -69,7 +69,7 @@ struct Global {
     /// For people, or as JSON for programs.
     #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
     output: Output,
-    /// Say more on stderr; twice for everything.
+    /// Say more on stderr; repeat for still more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }

@@ -79,7 +79,7 @@ fn text(answer: &Answer<'_>) -> String {
         (Some(model), Some(title), Some(category)) => {
             format!("{subject}: {model} ({title}, {category}), {percent} % sure")
         }
-        _ => format!("{subject}: unknown (best candidate {percent} %, 60 % needed)"),
+        _ => format!("{subject}: unknown"),
     }];
     if let Some(reason) = &resolution.reason {
         lines.push(format!("  {reason}"));

@@ -100,9 +100,17 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
         Direction::Egress => ("essentials_out", "out_original", "out_reply", "deny_egress"),
     };
     let invalid = if enforce { Verdict::Drop } else { Verdict::Accept };
-    vec![
+    let mut rules = Vec::new();
+    if direction == Direction::Egress {
+        // Over lo a container can send itself a packet with anybody's source address, and so make an entry under which
+        // its own packets to that address are replies (security model 4). Nothing else may use such an entry.
+        let began_here = vec![loopback.clone(), Stmt::CtState(CtState::New), Stmt::SetLocal];
+        rules.push(rule(began_here, "began on lo: no policy was asked"));
+    }
+    rules.extend([
         rule(vec![loopback, Stmt::Verdict(Verdict::Accept)], "the container with itself"),
         rule(vec![jump("fast")], ""),
+        rule(vec![Stmt::IsLocal, goto(deny)], "began on lo, and now leaves it"),
         // Never rejected: a reset for a stray packet would end the container's own connection.
         rule(
             vec![Stmt::CtState(CtState::Invalid), Stmt::Counter, Stmt::Verdict(invalid)],
@@ -112,7 +120,8 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
         rule(vec![Stmt::CtDirection(CtDirection::Original), jump(original)], ""),
         rule(vec![Stmt::CtDirection(CtDirection::Reply), jump(reply)], ""),
         rule(vec![goto(deny)], ""),
-    ]
+    ]);
+    rules
 }
 
 fn transit_rules(routes: bool) -> Vec<Rule> {

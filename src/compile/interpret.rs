@@ -82,7 +82,7 @@ fn walk(ruleset: &Ruleset, chain: &str, packet: &Packet, marked: &mut bool, dept
     'rules: for rule in &chain.rules {
         for statement in &rule.statements {
             match statement {
-                Stmt::Counter | Stmt::Log(_) => {}
+                Stmt::Counter | Stmt::Log(_) | Stmt::SetLocal => {}
                 Stmt::SetGeneration(_) => *marked = true,
                 Stmt::Reject(_) => return Flow::Done(Outcome::Reject),
                 Stmt::Verdict(Verdict::Accept) => {
@@ -112,6 +112,7 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::FromLoopback => packet.loopback && packet.hook == Hook::Input,
         Stmt::ToLoopback => packet.loopback && packet.hook == Hook::Output,
         Stmt::GenerationIs(generation) => packet.generation == Some(*generation),
+        Stmt::IsLocal => packet.generation == Some(Generation::LOCAL),
         Stmt::CtState(state) => packet.state == Some(*state),
         Stmt::CtDirection(direction) => {
             packet.direction == *direction && packet.state != Some(CtState::Invalid)

@@ -41,8 +41,8 @@ impl From<&Text> for Comment {
     }
 }
 
-/// A ruleset's revision: 1 to 65535, carried in the upper 16 bits of the conntrack mark.
-/// A connection accepted under an older one is judged again on its next packet.
+/// A ruleset's revision: 1 to 65534, carried in the upper 16 bits of the conntrack mark.
+/// A connection accepted under an older one is judged again on its next packet. 65535 is no revision: see [`Self::LOCAL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Generation(u16);
@@ -50,12 +50,17 @@ pub struct Generation(u16);
 impl Generation {
     /// The revision of a table that never revoked anything.
     pub const FIRST: Self = Self(1);
+    /// What stands in the generation's place in the mark of a connection that began on `lo`: no policy was asked about it.
+    pub const LOCAL: Self = Self(u16::MAX);
     /// The bits of the conntrack mark that hold the generation; the others belong to the container.
     pub const MASK: u32 = 0xffff_0000;
 
-    /// The next revision. After 65535 comes 1 again; 0 is the mark of a connection nobody judged.
+    /// The next revision. After 65534 comes 1 again; 0 is the mark of a connection nobody judged.
     pub fn next(self) -> Self {
-        Self(self.0.checked_add(1).unwrap_or(1))
+        match self.0.saturating_add(1) {
+            u16::MAX => Self::FIRST,
+            next => Self(next),
+        }
     }
 
     /// The mark a judged connection carries.
@@ -65,8 +70,9 @@ impl Generation {
 
     /// The generation a mark carries.
     pub fn from_mark(mark: u32) -> Option<Self> {
-        let generation = (mark >> 16) as u16;
-        (generation != 0 && mark & !Self::MASK == 0).then_some(Self(generation))
+        let generation = Self((mark >> 16) as u16);
+        let is_revision = generation.0 != 0 && generation != Self::LOCAL;
+        (is_revision && mark & !Self::MASK == 0).then_some(generation)
     }
 }
 
@@ -228,6 +234,8 @@ pub enum Reject {
 pub enum CtState {
     /// Belongs to no connection and starts none.
     Invalid,
+    /// Starts a connection, or belongs to one that was not answered yet.
+    New,
     /// An error about a connection, or what a connection tracking helper expects.
     Related,
 }
@@ -252,6 +260,8 @@ pub enum Stmt {
     ToLoopback,
     /// The connection was accepted under this generation.
     GenerationIs(Generation),
+    /// The connection began on `lo`.
+    IsLocal,
     /// The connection's state.
     CtState(CtState),
     /// The packet's direction.
@@ -275,6 +285,8 @@ pub enum Stmt {
     Log(String),
     /// Mark the connection as accepted under this generation.
     SetGeneration(Generation),
+    /// Mark the connection as one that began on `lo`.
+    SetLocal,
     /// Tell the sender.
     Reject(Reject),
     /// A verdict.
@@ -387,8 +399,9 @@ mod tests {
 
     #[test]
     fn generations_wrap_and_never_become_zero() {
-        let last = Generation::from_mark(0xffff_0000).unwrap();
+        let last = Generation::from_mark(0xfffe_0000).unwrap();
         assert_eq!(last.next(), Generation::FIRST);
+        assert_eq!(Generation::from_mark(Generation::LOCAL.mark()), None);
         assert_eq!(Generation::from_mark(0), None);
         assert_eq!(Generation::from_mark(Generation::FIRST.mark()), Some(Generation::FIRST));
     }

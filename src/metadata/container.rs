@@ -13,13 +13,15 @@ use serde_json::Value;
 use super::image::{ImageFacts, ImageRef};
 use super::json::{at, entries, flag, parsed_keys, text, text_map, texts};
 use super::observation::NetworkFacts;
-use super::port::Ports;
+use super::port::{self, Ports};
 use super::workload::{
     Attachment, Capabilities, NetnsRef, NetworkKey, NetworkMode, PublishedPort, Runtime, State,
     Workload, WorkloadId,
 };
 use super::{affiliation, command, wires};
 use crate::input::Text;
+
+const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 
 /// What a container object does not say itself.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +65,8 @@ pub fn workload(object: &Value, around: Surroundings<'_>) -> Result<Workload, Co
     let mut workload = Workload::new(id, name, around.runtime.clone());
     workload.image = image(object, around.images);
     workload.labels = text_map(object, &["Config", "Labels"]);
-    (workload.project, workload.service) = affiliation::from_labels(&workload.labels);
-    environment(object, &mut workload);
+    (workload.project, workload.service) = affiliation::of(&workload);
+    wires_of(object, around, &mut workload);
     workload.network_mode = network_mode(text(object, &["HostConfig", "NetworkMode"]));
     workload.capabilities = capabilities(
         flag(object, &["HostConfig", "Privileged"]),
@@ -160,8 +162,8 @@ fn image(object: &Value, images: &BTreeMap<String, Value>) -> ImageFacts {
     ImageFacts {
         reference,
         id: (!id.is_empty()).then(|| Text::new(id)),
-        labels: text_map(known, &["Config", "Labels"]),
-        exposed,
+        labels: (!known.is_null()).then(|| text_map(known, &["Config", "Labels"])),
+        exposed: port::declared(exposed),
         entrypoint: command::redacted(texts(object, &["Config", "Entrypoint"])),
         cmd: command::redacted(texts(object, &["Config", "Cmd"])),
     }
@@ -177,19 +179,32 @@ fn repo_digest(image: &Value, reference: &ImageRef) -> Option<String> {
         .and_then(|digest| digest.digest)
 }
 
-fn environment(object: &Value, workload: &mut Workload) {
+/// What the container talks to. An image's own variables and labels name nobody: who builds an image must not open
+/// anything with it (security model 7).
+fn wires_of(object: &Value, around: Surroundings<'_>, workload: &mut Workload) {
+    let image = around.images.get(text(object, &["Image"]));
+    let of_image: Option<BTreeSet<&str>> =
+        image.map(|image| texts(image, &["Config", "Env"]).collect());
     for variable in texts(object, &["Config", "Env"]) {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         workload.env_names.insert(Text::new(name));
-        workload.wires.extend(wires::from_env(name, value));
+        let is_of_container = match &of_image {
+            Some(of_image) => !of_image.contains(variable),
+            None => workload.runtime == Runtime::File,
+        };
+        if is_of_container {
+            workload.wires.extend(wires::from_env(name, value));
+        }
     }
     let own_links = texts(object, &["HostConfig", "Links"]);
     let network_links = entries(object, &["NetworkSettings", "Networks"])
         .flat_map(|(_, endpoint)| texts(endpoint, &["Links"]));
     workload.wires.extend(own_links.chain(network_links).filter_map(wires::from_link));
     // From the object itself: the label as it is kept may be cut.
-    let depends_on = text(object, &["Config", "Labels", "com.docker.compose.depends_on"]);
-    workload.wires.extend(wires::from_depends_on(depends_on));
+    if affiliation::is_from_compose(workload, DEPENDS_ON) {
+        let depends_on = text(object, &["Config", "Labels", DEPENDS_ON]);
+        workload.wires.extend(wires::from_depends_on(depends_on));
+    }
 }
 
 fn life(object: &Value, workload: &mut Workload) {

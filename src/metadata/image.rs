@@ -122,8 +122,8 @@ pub struct ImageFacts {
     pub reference: Option<ImageRef>,
     /// The image's id (`sha256:…`), if known.
     pub id: Option<Text>,
-    /// The image's labels. Where only the container's labels are known, these are empty.
-    pub labels: BTreeMap<Text, Text>,
+    /// The image's labels; `None` where only the container's are known.
+    pub labels: Option<BTreeMap<Text, Text>>,
     /// Ports the image or the container declares (`EXPOSE`).
     pub exposed: BTreeSet<Ports>,
     /// Entrypoint as it runs.

@@ -146,6 +146,9 @@ impl InventoryBuilder {
             if docker_pid != Some(pid) {
                 workload.netns = Some(netns_of(pid));
             }
+        } else if self.untold_stops.contains_key(&id) && workload.state == State::Running {
+            // Docker frees the addresses first and only then says that the process ended: until it does, its word is old.
+            workload.state = State::Exited;
         }
         let known = self.inventory.get(&id);
         if let (Some(new), Some(old)) =

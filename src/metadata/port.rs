@@ -1,5 +1,6 @@
 //! Owns ports: a range that cannot be empty, reversed or zero, with its transport protocol.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -142,6 +143,33 @@ impl Ports {
     }
 }
 
+/// How many separate port ranges a workload may declare. Docker writes a range in `EXPOSE` as single ports.
+const MAX_DECLARED: usize = 64;
+
+/// Ports that whoever built an image declared, at most [`MAX_DECLARED`] ranges of them: where there are more, neighbours
+/// become one, and of what is left the lowest count. Each range becomes elements in the tables of every peer, so
+/// without a limit an image could keep everybody else from being programmed (security model 7).
+pub(crate) fn declared(ports: BTreeSet<Ports>) -> BTreeSet<Ports> {
+    if ports.len() <= MAX_DECLARED {
+        return ports;
+    }
+    let mut ranges: Vec<Ports> = Vec::new();
+    // Sorted by protocol and first port.
+    for next in ports {
+        match ranges.last_mut() {
+            Some(last)
+                if last.proto == next.proto
+                    && next.range.first <= last.range.last.saturating_add(1) =>
+            {
+                last.range.last = last.range.last.max(next.range.last);
+            }
+            _ => ranges.push(next),
+        }
+    }
+    ranges.truncate(MAX_DECLARED);
+    ranges.into_iter().collect()
+}
+
 impl FromStr for L4Proto {
     type Err = PortError;
 
@@ -205,5 +233,18 @@ mod tests {
         for text in ["", "65536", "+80", "80 ", "a-b", "-1", "80/", "80/gre"] {
             assert!(text.parse::<Ports>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_image_cannot_declare_more_ports_than_a_person_would() {
+        let single =
+            |port: u16| Ports { proto: L4Proto::Tcp, range: PortRange::single(port).unwrap() };
+        let few: BTreeSet<_> = [80, 81].map(single).into();
+        assert_eq!(declared(few.clone()), few);
+        let passive = declared((30_000..=65_535).map(single).collect());
+        assert_eq!(passive, BTreeSet::from(["30000-65535/tcp".parse().unwrap()]));
+        let odd = declared((1..=65_535).step_by(2).map(single).collect());
+        assert_eq!(odd.len(), MAX_DECLARED);
+        assert!(odd.contains(&single(1)));
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::workload::Workload;
+use super::workload::{State, Workload};
 
 /// How much an answer knows. A fuller one is not replaced by a poorer one of the same generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub(crate) enum Depth {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     generation: u64,
+    /// Its process ended, and no other is known to have started.
+    has_ended: bool,
     latest: Option<(u64, Depth, Workload)>,
 }
 
@@ -51,9 +53,22 @@ impl Sequence {
         self.entries.contains_key(id)
     }
 
-    /// What was last told of a workload, to change.
-    pub(crate) fn latest_mut(&mut self, id: &str) -> Option<&mut Workload> {
-        self.entries.get_mut(id)?.latest.as_mut().map(|(_, _, workload)| workload)
+    /// A workload's process ended. Docker goes on listing it as running, with addresses that are free by then, until it has
+    /// tidied up; an inspection waits for that. So from now on no summary is believed that says it runs.
+    pub(crate) fn ended(&mut self, id: &str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.has_ended = true;
+            if let Some((_, _, workload)) = &mut entry.latest {
+                stop(workload);
+            }
+        }
+    }
+
+    /// A workload has a process again.
+    pub(crate) fn started(&mut self, id: &str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.has_ended = false;
+        }
     }
 
     /// Takes an answer. Returns the workload to tell of, or none when the answer is stale or poorer than what is known.
@@ -64,9 +79,14 @@ impl Sequence {
         id: &str,
         generation: u64,
         depth: Depth,
-        answer: Workload,
+        mut answer: Workload,
     ) -> Option<Workload> {
         let entry = self.entries.get_mut(id).filter(|entry| entry.generation == generation)?;
+        match (depth, answer.state) {
+            (Depth::Full, State::Running) => entry.has_ended = false,
+            (Depth::Summary, State::Running) if entry.has_ended => stop(&mut answer),
+            _ => {}
+        }
         let (depth, workload) = match entry.latest.take() {
             Some((of, known_depth, known)) if of == generation && known_depth > depth => {
                 entry.latest = Some((of, known_depth, known));
@@ -102,6 +122,7 @@ impl Sequence {
                 None => {
                     self.last += 1;
                     let entry = Entry {
+                        has_ended: false,
                         generation: self.last,
                         latest: Some((self.last, Depth::Full, workload)),
                     };
@@ -111,6 +132,15 @@ impl Sequence {
         }
         let latest = self.entries.values().filter_map(|entry| entry.latest.as_ref());
         latest.map(|(_, _, workload)| workload.clone()).collect()
+    }
+}
+
+/// Takes away what only a running container has.
+fn stop(workload: &mut Workload) {
+    workload.state = State::Exited;
+    workload.netns = None;
+    for attachment in workload.networks.values_mut() {
+        attachment.addresses.clear();
     }
 }
 
@@ -153,7 +183,7 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use super::super::workload::{NetnsRef, Runtime, State, WorkloadId};
+    use super::super::workload::{NetnsRef, Runtime, WorkloadId};
     use super::*;
 
     fn named(name: &str) -> Workload {
@@ -203,6 +233,29 @@ mod tests {
         assert_eq!(told.name, "renamed");
         assert!(told.env_names.contains("A") && told.netns.is_some());
         assert!(sequence.accept("c", second, Depth::Full, named("full")).is_some());
+    }
+
+    #[test]
+    fn a_summary_does_not_bring_back_what_has_ended() {
+        let mut sequence = Sequence::default();
+        let running = || Workload { state: State::Running, ..named("web") };
+        let state = |told: Option<Workload>| told.map(|workload| workload.state);
+        let first = sequence.begin("c");
+        sequence.accept("c", first, Depth::Full, running());
+        let die = sequence.begin("c");
+        sequence.ended("c");
+        let told = sequence.accept("c", die, Depth::Summary, running());
+        assert_eq!(state(told), Some(State::Exited), "Docker has not tidied up yet");
+        let disconnect = sequence.begin("c");
+        let told = sequence.accept("c", disconnect, Depth::Summary, running());
+        assert_eq!(state(told), Some(State::Exited));
+        let told = sequence.accept("c", disconnect, Depth::Full, running());
+        assert_eq!(state(told), Some(State::Running), "an inspection waits: it runs again");
+        sequence.ended("c");
+        let start = sequence.begin("c");
+        sequence.started("c");
+        let told = sequence.accept("c", start, Depth::Summary, running());
+        assert_eq!(state(told), Some(State::Running));
     }
 
     #[test]

@@ -261,6 +261,20 @@ impl Workload {
         self.networks.values().flat_map(|attachment| attachment.addresses.iter().copied())
     }
 
+    /// A container label's value, if it is certain that whoever started the container wrote it.
+    ///
+    /// Runtimes merge an image's labels into the container's, so a label the image carries was written by whoever
+    /// made the image; where the image's own labels are not known, nothing is certain (security model 7).
+    /// A file read for a dry run is taken as it is.
+    pub fn operator_label(&self, key: &str) -> Option<&Text> {
+        let value = self.label(key)?;
+        let is_certain = match &self.image.labels {
+            Some(of_image) => of_image.get(key) != Some(value),
+            None => self.runtime == Runtime::File,
+        };
+        is_certain.then_some(value)
+    }
+
     /// A container label's value.
     pub fn label(&self, key: &str) -> Option<&Text> {
         self.labels.get(key)

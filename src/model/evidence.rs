@@ -115,7 +115,8 @@ fn repository(image: &ImageRef, model: &Model, how: RepositoryMatch) -> Piece {
 }
 
 fn labels(workload: &Workload, model: &Model, pieces: &mut Vec<Piece>) {
-    let label = |key: &str| workload.image.labels.get(key).map(Text::as_str);
+    let labels = workload.image.labels.as_ref();
+    let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(Text::as_str);
     let mut left = LABELS_AT_MOST;
     let mut push = |weight: i32, found: String| {
         let weight = weight.min(left);

@@ -22,13 +22,6 @@ const BASE_LEAD: i32 = 31;
 /// The container label that names a workload's model.
 pub const MODEL_LABEL: &str = "seawall.model";
 
-/// The label as the operator wrote it. Docker merges an image's labels into the container's: one the image itself
-/// carries was written by whoever made the image, and says nothing (security model 7).
-fn stated_label(workload: &Workload) -> Option<&Text> {
-    let value = workload.label(MODEL_LABEL)?;
-    (workload.image.labels.get(MODEL_LABEL) != Some(value)).then_some(value)
-}
-
 /// What is known of a workload's model besides its own facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -74,9 +67,11 @@ pub fn resolve(workload: &Workload, catalogue: &Catalogue, overrides: &Overrides
 
     let stated = match &overrides.operator {
         Some((model, why)) => Some((EvidenceKind::Operator, model.as_str(), why.clone())),
-        None => stated_label(workload).filter(|_| overrides.trust_labels).map(|value| {
-            (EvidenceKind::Label, value.as_str(), format!("label {MODEL_LABEL}={value}").into())
-        }),
+        None => {
+            workload.operator_label(MODEL_LABEL).filter(|_| overrides.trust_labels).map(|value| {
+                (EvidenceKind::Label, value.as_str(), format!("label {MODEL_LABEL}={value}").into())
+            })
+        }
     };
     let verdict = match stated {
         Some((kind, name, found)) => match catalogue.models.get_key_value(name) {
@@ -205,7 +200,7 @@ mod tests {
                     let (which, key) = key.split_once(':').unwrap();
                     let labels = match which {
                         "label" => &mut workload.labels,
-                        _ => &mut workload.image.labels,
+                        _ => workload.image.labels.get_or_insert_default(),
                     };
                     labels.insert(key.into(), value.into());
                 }
@@ -443,6 +438,7 @@ mod tests {
             workload
                 .image
                 .labels
+                .get_or_insert_default()
                 .insert("org.opencontainers.image.title".into(), title.as_str().into());
             let found = resolve(&workload, catalogue(), &Overrides::default());
             proptest::prop_assert!((0.0..=1.0).contains(&found.confidence));

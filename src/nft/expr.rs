@@ -162,6 +162,7 @@ fn state_bit(state: CtState) -> u32 {
     match state {
         CtState::Invalid => 1,
         CtState::Related => 4,
+        CtState::New => 8,
     }
 }
 
@@ -170,20 +171,10 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
     match statement {
         Stmt::FromLoopback => loopback(META_IIF),
         Stmt::ToLoopback => loopback(META_OIF),
-        Stmt::GenerationIs(generation) => vec![
-            Expr::CtLoad { key: CT_MARK, dreg: 0 },
-            Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
-            Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(generation.mark()) },
-        ],
-        Stmt::SetGeneration(generation) => vec![
-            Expr::CtLoad { key: CT_MARK, dreg: 0 },
-            Expr::Bitwise {
-                reg: 0,
-                mask: ne_bytes(!Generation::MASK),
-                xor: ne_bytes(generation.mark()),
-            },
-            Expr::CtSet { key: CT_MARK, sreg: 0 },
-        ],
+        Stmt::GenerationIs(generation) => mark_is(*generation),
+        Stmt::SetGeneration(generation) => set_mark(*generation),
+        Stmt::IsLocal => mark_is(Generation::LOCAL),
+        Stmt::SetLocal => set_mark(Generation::LOCAL),
         Stmt::CtState(state) => vec![
             Expr::CtLoad { key: CT_STATE, dreg: 0 },
             Expr::Bitwise { reg: 0, mask: ne_bytes(state_bit(*state)), xor: ne_bytes(0) },
@@ -215,6 +206,23 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         Stmt::Verdict(verdict) => vec![Expr::Verdict(verdict.clone())],
         Stmt::Foreign(_) => Vec::new(),
     }
+}
+
+fn mark_is(generation: Generation) -> Vec<Expr> {
+    vec![
+        Expr::CtLoad { key: CT_MARK, dreg: 0 },
+        Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
+        Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(generation.mark()) },
+    ]
+}
+
+fn set_mark(generation: Generation) -> Vec<Expr> {
+    let xor = ne_bytes(generation.mark());
+    vec![
+        Expr::CtLoad { key: CT_MARK, dreg: 0 },
+        Expr::Bitwise { reg: 0, mask: ne_bytes(!Generation::MASK), xor },
+        Expr::CtSet { key: CT_MARK, sreg: 0 },
+    ]
 }
 
 fn loopback(key: u32) -> Vec<Expr> {
@@ -254,7 +262,8 @@ fn lookup(key: &LookupKey, set: &str) -> Vec<Expr> {
 /// Every statement that can be lifted by comparing with its own lowering, given what the expressions hold.
 fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     let mut found = vec![Stmt::FromLoopback, Stmt::ToLoopback, Stmt::Counter];
-    found.extend([CtState::Invalid, CtState::Related].map(Stmt::CtState));
+    found.extend([Stmt::IsLocal, Stmt::SetLocal]);
+    found.extend([CtState::Invalid, CtState::Related, CtState::New].map(Stmt::CtState));
     found.extend([CtDirection::Original, CtDirection::Reply].map(Stmt::CtDirection));
     found.extend([Reject::TcpReset, Reject::AdminProhibited].map(Stmt::Reject));
     let byte = |expr: &Expr| match expr {
@@ -367,6 +376,9 @@ mod tests {
             Stmt::SetGeneration(Generation::FIRST),
             Stmt::CtState(CtState::Invalid),
             Stmt::CtState(CtState::Related),
+            Stmt::CtState(CtState::New),
+            Stmt::IsLocal,
+            Stmt::SetLocal,
             Stmt::CtDirection(CtDirection::Original),
             Stmt::CtDirection(CtDirection::Reply),
             Stmt::L4Proto(58),

@@ -75,6 +75,11 @@ impl Netns {
         Ok(Self { file, inode, path: path.to_path_buf() })
     }
 
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The namespace's inode number, its identity while it exists.
     pub fn inode(&self) -> u64 {
         self.inode
@@ -115,7 +120,8 @@ pub struct Opened {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work in a netns; says whether the thread entered it.
+type Job = Box<dyn FnOnce() -> bool + Send>;
 
 /// The thread that enters namespaces.
 #[derive(Clone, Debug)]
@@ -131,9 +137,9 @@ impl Entrance {
             .map_err(|error| io::Error::other(error.to_string()))?;
         std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
             for job in queue {
-                job();
+                let has_left = job();
                 // A thread that cannot come home must not run another job in the wrong place.
-                if setns(&home.file, CloneFlags::CLONE_NEWNET).is_err() {
+                if has_left && setns(&home.file, CloneFlags::CLONE_NEWNET).is_err() {
                     tracing::error!("cannot return from a container's network namespace");
                     return;
                 }
@@ -151,12 +157,13 @@ impl Entrance {
         let file = netns.file.try_clone().map_err(|source| error("hold", &netns.path, source))?;
         let (answer, answered) = mpsc::sync_channel(1);
         let job = Box::new(move || {
-            let result = setns(&file, CloneFlags::CLONE_NEWNET)
-                .map_err(io::Error::from)
-                .and_then(|()| inside());
+            let entered = setns(&file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+            let has_left = entered.is_ok();
+            let result = entered.and_then(|()| inside());
             drop(file);
             // The receiver is waiting below; it cannot be gone.
             let _ = answer.send(result);
+            has_left
         });
         let lost = || error("enter", &netns.path, io::Error::other("the netns thread has ended"));
         self.jobs.send(job).map_err(|_| lost())?;

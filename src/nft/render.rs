@@ -160,16 +160,11 @@ fn statement(statement: &Stmt) -> String {
     match statement {
         Stmt::FromLoopback => "iif \"lo\"".to_owned(),
         Stmt::ToLoopback => "oif \"lo\"".to_owned(),
-        Stmt::GenerationIs(generation) => {
-            format!("ct mark and {:#010x} == {:#010x}", Generation::MASK, generation.mark())
-        }
-        Stmt::SetGeneration(generation) => {
-            format!(
-                "ct mark set ct mark and {:#010x} or {:#010x}",
-                !Generation::MASK,
-                generation.mark()
-            )
-        }
+        Stmt::GenerationIs(generation) => mark_is(*generation),
+        Stmt::SetGeneration(generation) => set_mark(*generation),
+        Stmt::IsLocal => mark_is(Generation::LOCAL),
+        Stmt::SetLocal => set_mark(Generation::LOCAL),
+        Stmt::CtState(CtState::New) => "ct state new".to_owned(),
         Stmt::CtState(CtState::Invalid) => "ct state invalid".to_owned(),
         Stmt::CtState(CtState::Related) => "ct state related".to_owned(),
         Stmt::CtDirection(CtDirection::Original) => "ct direction original".to_owned(),
@@ -195,6 +190,14 @@ fn statement(statement: &Stmt) -> String {
         Stmt::Verdict(own) => verdict(own),
         Stmt::Foreign(words) => format!("(not seawall's: {})", Comment::new(words).as_str()),
     }
+}
+
+fn mark_is(generation: Generation) -> String {
+    format!("ct mark and {:#010x} == {:#010x}", Generation::MASK, generation.mark())
+}
+
+fn set_mark(generation: Generation) -> String {
+    format!("ct mark set ct mark and {:#010x} or {:#010x}", !Generation::MASK, generation.mark())
 }
 
 fn lookup_text(key: &LookupKey) -> String {

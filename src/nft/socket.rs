@@ -15,14 +15,19 @@ use nix::sys::socket::{
 use super::decode::{self, Counts, attribute};
 use super::diff::Transaction;
 use super::message::{ask_for_short_errors, encode};
-use crate::compile::ruleset::Ruleset;
+use crate::compile::ruleset::{Comment, Element, Ruleset, Set};
 
 /// Room for a whole transaction or dump in the socket's buffers, in bytes; the default of 208 KiB is not enough.
 const BUFFER: usize = 16 << 20;
+/// How often a large set is read at most until two readings agree.
+const READINGS: usize = 20;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// A set's elements, each with what it stands for.
+type Elements = BTreeMap<Element, Comment>;
 
 /// Why a transaction was not applied. The old ruleset is whole.
 #[derive(Debug, thiserror::Error)]
@@ -165,14 +170,31 @@ impl KernelTable {
         for payload in self.request(libc::NFT_MSG_GETSET, &table, true)? {
             let (name, set) = decode::set(&payload);
             let Some(mut set) = set else { continue };
-            let names = [(1, crate::compile::TABLE), (2, name.as_str())];
-            for payload in self.request(libc::NFT_MSG_GETSETELEM, &names, true)? {
-                decode::elements(&payload, &mut set);
-            }
+            set.elements = self.elements(&name, &set)?;
             ruleset.sets.insert(name, set);
         }
         dump.ruleset = Some(ruleset);
         Ok(dump)
+    }
+
+    /// A set's elements.
+    ///
+    /// The kernel tells a large hash set in parts, each beginning where the last one ended by count. While it grows
+    /// such a set's table in the background (after many elements were added), the order changes between parts, and
+    /// elements are left out. So what comes in parts is read until two readings agree.
+    fn elements(&mut self, name: &str, set: &Set) -> Result<Elements, ApplyError> {
+        let names = [(1, crate::compile::TABLE), (2, name)];
+        let mut last: Option<Elements> = None;
+        for _ in 0..READINGS {
+            let parts = self.request(libc::NFT_MSG_GETSETELEM, &names, true)?;
+            let mut found = Set { elements: Elements::new(), ..set.clone() };
+            parts.iter().for_each(|part| decode::elements(part, &mut found));
+            if parts.len() <= 1 || last.as_ref() == Some(&found.elements) {
+                return Ok(found.elements);
+            }
+            last = Some(found.elements);
+        }
+        Err(ApplyError::Stale)
     }
 
     /// The generation of the netns' nftables configuration (`NFT_MSG_GETGEN`); any change by anyone raises it.

@@ -115,7 +115,8 @@ pub(crate) struct Make {
 
 /// `name` is both container name and identity; `model` is `""` for unknown.
 pub(crate) fn make(name: &str, model: &'static str) -> Make {
-    let workload = Workload::new(WorkloadId::new(name), name.into(), Runtime::Docker);
+    let mut workload = Workload::new(WorkloadId::new(name), name.into(), Runtime::Docker);
+    workload.image.labels = Some(BTreeMap::new());
     let made = Make { workload, model: Some(model).filter(|model| !model.is_empty()) };
     if model.is_empty() { made } else { made.image(model) }
 }

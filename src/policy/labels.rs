@@ -35,6 +35,8 @@ use crate::input::toml_doc::nearest;
 use crate::metadata::{Ports, Workload};
 use crate::model::{Catalogue, Provided, ServiceName};
 
+/// Which model the workload is; read in `model`.
+pub(super) const MODEL: &str = crate::model::resolve::MODEL_LABEL;
 pub(super) const MODE: &str = "seawall.mode";
 pub(super) const PROVIDES: &str = "seawall.provides";
 pub(super) const USES: &str = "seawall.uses";
@@ -126,14 +128,17 @@ pub(super) fn read(
         return labels;
     }
     for (key, value) in &workload.labels {
-        if !key.as_str().starts_with("seawall.") || key == "seawall.model" {
+        if !key.as_str().starts_with("seawall.") {
             continue;
         }
-        let read = if workload.image.labels.get(key) == Some(value) {
+        let read = if workload.operator_label(key.as_str()).is_none() {
             Err((
                 "label/from-image",
-                "it comes with the image, and an image cannot speak for itself".to_owned(),
+                "it comes, or may come, with the image, and an image cannot speak for itself"
+                    .to_owned(),
             ))
+        } else if key == MODEL {
+            Ok(()) // read where workloads are resolved
         } else {
             labels.set(key.as_str(), value.as_str(), catalogue)
         };

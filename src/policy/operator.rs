@@ -83,7 +83,12 @@ pub struct ModelRule {
 impl OperatorPolicy {
     /// The mode operators state for a workload; the last match counts.
     pub fn mode(&self, subject: &Subject<'_>) -> Option<&ModeRule> {
-        self.modes.iter().rfind(|rule| rule.select.iter().any(|selector| selector.matches(subject)))
+        self.modes.iter().rfind(|rule| {
+            rule.select.iter().any(|selector| match rule.mode {
+                Mode::Enforce => selector.may_match(subject),
+                Mode::Off | Mode::Observe => selector.matches(subject),
+            })
+        })
     }
 
     /// The model operators state for a workload, and where; the last match counts.

@@ -221,10 +221,21 @@ fn term(word: &str) -> Result<Term, SelectorError> {
 }
 
 impl Selector {
-    /// Whether this names a workload: entities never do, and `self` only together with the other end.
+    /// Whether this names a workload: entities never do, and `self` only together with the other end. A label that may
+    /// have come with the image does not count: an image must not choose what it is allowed (security model 7).
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
+        self.is_met(subject, |key| subject.workload.operator_label(key))
+    }
+
+    /// The same for what takes away. Here any label counts: with the operator's own label in it, an image must not get
+    /// out of what that label denies it.
+    pub fn may_match(&self, subject: &Subject<'_>) -> bool {
+        self.is_met(subject, |key| subject.workload.label(key))
+    }
+
+    fn is_met<'t>(&self, subject: &Subject<'_>, label: impl Fn(&str) -> Option<&'t Text>) -> bool {
         match self {
-            Self::Workloads(terms) => terms.iter().all(|term| term.matches(subject)),
+            Self::Workloads(terms) => terms.iter().all(|term| term.matches(subject, &label)),
             _ => false,
         }
     }
@@ -244,7 +255,11 @@ impl Selector {
 }
 
 impl Term {
-    fn matches(&self, subject: &Subject<'_>) -> bool {
+    fn matches<'t>(
+        &self,
+        subject: &Subject<'_>,
+        label: &impl Fn(&str) -> Option<&'t Text>,
+    ) -> bool {
         let workload = subject.workload;
         match self {
             Self::Name(glob) => glob.matches(workload.name.as_str()),
@@ -261,10 +276,14 @@ impl Term {
             Self::Project(glob) => {
                 workload.project.as_ref().is_some_and(|project| glob.matches(project.name.as_str()))
             }
+            // `service:shop/db` names the project as well; no service has a slash in its name.
+            Self::Service(glob) if glob.0.as_str().contains('/') => {
+                workload.service.is_some() && glob.matches(workload.display_name().as_str())
+            }
             Self::Service(glob) => {
                 workload.service.as_ref().is_some_and(|service| glob.matches(service.as_str()))
             }
-            Self::Label(key, value) => workload.label(key.as_str()).is_some_and(|found| {
+            Self::Label(key, value) => label(key.as_str()).is_some_and(|found| {
                 value.as_ref().is_none_or(|glob| glob.matches(found.as_str()))
             }),
             Self::Tag(glob) => subject.tags.iter().any(|tag| glob.matches(tag.as_str())),

@@ -6,7 +6,7 @@ use super::grant::{Drafts, Grant, Grants};
 use super::operator::{OperatorPolicy, OperatorStatement};
 use super::party::{PartyId, Roster, Standing};
 use super::selector::Selector;
-use super::statement::{Direction, Peer, Provenance, Statement};
+use super::statement::{Action, Direction, Peer, Provenance, Statement};
 
 pub(super) fn state(
     roster: &Roster<'_>,
@@ -30,7 +30,8 @@ fn between_workloads(
     grant: usize,
     drafts: &mut Drafts,
 ) {
-    let (clients, servers) = (chosen(roster, &stated.from), chosen(roster, &stated.to));
+    let (clients, servers) =
+        (chosen(roster, stated.action, &stated.from), chosen(roster, stated.action, &stated.to));
     let mut connect = |client, server| drafts.connect(roster, stated.action, client, server, grant);
     for client in &clients {
         servers.iter().for_each(|server| connect(*client, *server));
@@ -64,7 +65,7 @@ fn with_entities(
         if peers.is_empty() {
             continue;
         }
-        for id in chosen(roster, own) {
+        for id in chosen(roster, stated.action, own) {
             for peer in &peers {
                 let statement = Statement {
                     action: stated.action,
@@ -90,10 +91,13 @@ fn entity(selector: &Selector) -> Option<Peer> {
     }
 }
 
-fn chosen(roster: &Roster<'_>, selectors: &[Selector]) -> BTreeSet<PartyId> {
+fn chosen(roster: &Roster<'_>, action: Action, selectors: &[Selector]) -> BTreeSet<PartyId> {
     let is_chosen = |id: &PartyId| {
         let subject = roster.parties[*id].subject();
-        selectors.iter().any(|selector| selector.matches(&subject))
+        selectors.iter().any(|selector| match action {
+            Action::Allow => selector.matches(&subject),
+            Action::Deny => selector.may_match(&subject),
+        })
     };
     filtered(roster, 0..roster.parties.len()).filter(is_chosen).collect()
 }

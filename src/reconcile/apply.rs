@@ -22,6 +22,8 @@ pub struct Target {
     pub owner: WorkloadId,
     /// The owner's first process.
     pub pid: u32,
+    /// The netns' inode, once it is known: another netns found by the same pid is not the owner's (pids are reused).
+    pub inode: Option<u64>,
     /// What it shall hold; `None`: no table of ours.
     pub wanted: Option<Ruleset>,
     /// What it held after our last change, if nothing happened since that makes us doubt it.
@@ -100,6 +102,9 @@ impl Kernel {
     pub fn apply(&self, target: &Target) -> Result<Applied, Failure> {
         let began = Instant::now();
         let netns = Netns::of_pid(target.pid)?;
+        if target.inode.is_some_and(|inode| inode != netns.inode()) {
+            return Err(NetnsError::Gone(netns.path().to_path_buf()).into());
+        }
         let Opened { mut table, addresses } = self.entrance.open(&netns)?;
         let inode = netns.inode();
         // An open namespace cannot go away: hold no more of it than the socket.

@@ -79,3 +79,59 @@ impl fmt::Display for Coverage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Runtime, WorkloadId};
+
+    #[test]
+    fn coverage_never_claims_more_than_there_is() {
+        type Change = fn(&mut Workload, &mut LastTry);
+        let cases: [(Change, Mode, &str); 11] = [
+            (|_, _| (), Mode::Enforce, "enforced"),
+            (|_, _| (), Mode::Observe, "observed"),
+            (|_, _| (), Mode::Off, "unprotected (its mode is off)"),
+            (
+                |workload, _| workload.network_mode = NetworkMode::Host,
+                Mode::Enforce,
+                "unprotected (it uses the host's network)",
+            ),
+            (
+                |workload, _| workload.capabilities.privileged = true,
+                Mode::Enforce,
+                "degraded (it is privileged and can change its own firewall)",
+            ),
+            (
+                |workload, _| workload.capabilities.net_admin = true,
+                Mode::Enforce,
+                "degraded (it holds NET_ADMIN and can change its own firewall)",
+            ),
+            (
+                |workload, _| workload.capabilities.net_raw = true,
+                Mode::Enforce,
+                "degraded (it holds NET_RAW: packet sockets (AF_PACKET) pass the policy)",
+            ),
+            (|workload, _| workload.capabilities.net_raw = true, Mode::Observe, "observed"),
+            (|_, last| last.is_in_force = false, Mode::Enforce, "unprotected (not programmed yet)"),
+            (
+                |_, last| *last = LastTry { is_in_force: false, error: Some("no".to_owned()) },
+                Mode::Enforce,
+                "unprotected (no)",
+            ),
+            (
+                |_, last| last.error = Some("no".to_owned()),
+                Mode::Enforce,
+                "degraded (an older policy is in force: no)",
+            ),
+        ];
+        for (change, mode, expected) in cases {
+            let mut workload = Workload::new(WorkloadId::new("c"), "c".into(), Runtime::Docker);
+            workload.network_mode = NetworkMode::Own;
+            workload.capabilities = crate::metadata::Capabilities::default();
+            let mut last = LastTry { is_in_force: true, error: None };
+            change(&mut workload, &mut last);
+            assert_eq!(coverage(&workload, mode, true, &last).to_string(), expected);
+        }
+    }
+}

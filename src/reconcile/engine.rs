@@ -40,6 +40,7 @@ pub enum Request {
 #[derive(Debug, Default)]
 pub(super) struct NetnsState {
     pid: u32,
+    inode: Option<u64>,
     wanted: Option<Ruleset>,
     known: Option<Known>,
     /// Whether the next try reads the kernel's own state, whatever is known.
@@ -224,6 +225,7 @@ impl Engine {
             let target = Target {
                 owner: owner.clone(),
                 pid: state.pid,
+                inode: state.inode,
                 wanted: state.wanted.clone(),
                 known: state.known.take().filter(|_| !is_doubted),
             };
@@ -251,6 +253,7 @@ impl Engine {
                 self.queue.done(&owner);
                 let is_repair = state.reached.as_ref() == Some(&wanted);
                 state.last = LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
+                state.inode = Some(applied.known.inode);
                 state.known = Some(applied.known);
                 state.reached = Some(wanted);
                 if !applied.transaction.is_empty() {
@@ -307,7 +310,9 @@ impl Engine {
             }
             Request::Reload(Err(error)) => {
                 tracing::error!(%error, "configuration refused; the last good one stays in force");
-                self.rules_error = Some(Text::new(&error).as_str().to_owned());
+                // Line by line: a text of one line has no line breaks in it.
+                let lines = error.lines().map(|line| Text::new(line).to_string());
+                self.rules_error = Some(lines.collect::<Vec<_>>().join("\n"));
             }
         }
     }

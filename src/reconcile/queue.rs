@@ -74,7 +74,7 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.iter().filter(|(key, _)| !self.running.contains(key)).map(|(_, due)| *due).min()
     }
 
-    /// Whether every key has been worked on, with success or not: what waits only waits for a retry.
+    /// Whether everything asked for has been tried: nothing runs, and what waits has failed before.
     pub fn is_settled(&self) -> bool {
         self.running.is_empty() && self.due.keys().all(|key| self.failures.contains_key(key))
     }
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_waits_for_its_retry_has_been_tried() {
+    fn one_broken_key_does_not_keep_the_queue_from_settling() {
         let now = Instant::now();
-        let mut queue = Queue::new(1);
+        let mut queue = Queue::new(2);
         queue.add("broken", now);
-        assert!(!queue.is_settled());
+        assert!(!queue.is_settled(), "not tried yet");
         queue.take(now);
-        assert!(!queue.is_settled(), "it is being tried");
+        assert!(!queue.is_settled(), "being tried");
         queue.failed("broken", now);
         assert!(queue.is_settled());
         queue.add("good", now);

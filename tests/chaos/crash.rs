@@ -1,7 +1,7 @@
 //! seawall killed where it stands, and started again.
 
 use crate::chaos::ENFORCE;
-use crate::harness::{DockerHost, Lab, Seawall, table};
+use crate::harness::{Container, DockerHost, Lab, Seawall};
 
 const ROUNDS: usize = 10;
 
@@ -12,7 +12,7 @@ fn a_killed_seawall_breaks_no_allowed_connection_and_opens_nothing() {
     let mut seawall = Seawall::start(&host, ENFORCE);
     lab.assert_verdicts(&host, "at first");
     let mut flows = lab.flows(&host);
-    let before = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(table);
+    let before = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(Container::table);
     let prober = lab.prober();
 
     for round in 0..ROUNDS {
@@ -28,7 +28,7 @@ fn a_killed_seawall_breaks_no_allowed_connection_and_opens_nothing() {
     println!("killed {ROUNDS} times: {attempts} denied attempts, {successes} succeeded");
     assert_eq!(successes, 0);
     assert!(attempts > 10 * ROUNDS, "too few attempts to prove anything: {attempts}");
-    let after = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(table);
+    let after = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(Container::table);
     assert_eq!(before, after);
     lab.assert_verdicts(&host, "at last");
     assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());

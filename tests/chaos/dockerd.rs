@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::chaos::ENFORCE;
-use crate::harness::{DockerHost, Lab, Seawall, table};
+use crate::harness::{DockerHost, Lab, Seawall};
 
 /// Waits until seawall has seen both daemons go, and says so.
 fn assert_down(seawall: &Seawall) {
@@ -95,7 +95,7 @@ fn containers_that_live_through_a_restart_of_dockerd_notice_nothing() {
     lab.assert_verdicts(&host, "at first");
     let mut flows = lab.flows(&host);
     seawall.settle();
-    let (journal, before) = (seawall.journal(), table(&lab.store));
+    let (journal, before) = (seawall.journal(), lab.store.table());
     let prober = lab.prober();
     for how in ["stopped", "killed"] {
         if how == "stopped" {
@@ -117,6 +117,6 @@ fn containers_that_live_through_a_restart_of_dockerd_notice_nothing() {
         "dockerd restarted twice, live-restore: {attempts} denied attempts, {successes} succeeded"
     );
     assert_eq!(successes, 0);
-    assert_eq!(table(&lab.store), before);
+    assert_eq!(lab.store.table(), before);
     assert_eq!(seawall.journal(), journal, "nothing was to do, and something was done");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::chaos::ENFORCE;
-use crate::harness::{DockerHost, Lab, Probe, STORE, Seawall, eventually, table, until};
+use crate::harness::{DockerHost, Lab, Probe, STORE, Seawall, eventually, until};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -15,7 +15,7 @@ fn a_broken_configuration_changes_nothing_and_is_told() {
     let lab = Lab::up(&host);
     let seawall = Seawall::start(&host, ENFORCE);
     seawall.settle();
-    let (before, journal) = (table(&lab.store), seawall.journal().len());
+    let (before, journal) = (lab.store.table(), seawall.journal().len());
     let mut flows = lab.flows(&host);
 
     seawall.write(
@@ -26,7 +26,7 @@ fn a_broken_configuration_changes_nothing_and_is_told() {
     let error = eventually("the refusal", LIMIT, || seawall.status().configuration_error);
     assert!(error.contains("broken.toml:"), "{error}");
     seawall.settle();
-    assert_eq!((table(&lab.store), seawall.journal().len()), (before, journal));
+    assert_eq!((lab.store.table(), seawall.journal().len()), (before, journal));
     lab.assert_verdicts(&host, "refused");
     flows.assert_alive("refused");
     assert!(seawall.log_at("ERROR").iter().any(|line| line.contains("configuration refused")));

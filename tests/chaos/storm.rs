@@ -24,7 +24,7 @@ fn live(host: &DockerHost, number: usize) {
     host.docker_ok(&[&args[..], command].concat());
     match number % 4 {
         2 => drop(host.docker_ok(&["rm", "--force", &name])),
-        1 if number % 3 == 0 => drop(host.docker_ok(&["restart", "--time", "0", &name])),
+        1 if number.is_multiple_of(3) => drop(host.docker_ok(&["restart", "--time", "0", &name])),
         _ => {}
     }
 }

@@ -15,15 +15,15 @@ fn what_somebody_changes_is_repaired_at_the_next_resync_and_reported() {
     lab.assert_verdicts(&host, "at first");
     let mut repairs = 0;
     let element = format!("{{ {} . tcp . 5432 }}", lab.app.ips_shared_with(&lab.store)[0]);
-    let tampering: [(&str, &[&str]); 5] = [
-        ("flushed", &["flush", "table", "inet", "seawall"]),
-        ("deleted", &["delete", "table", "inet", "seawall"]),
-        ("opened", &["insert", "rule", "inet", "seawall", "ingress", "accept"]),
-        ("closed", &["delete", "element", "inet", "seawall", "in4", &element]),
-        ("emptied", &["flush", "set", "inet", "seawall", "in4"]),
+    let tampering = [
+        ("flushed", "flush table inet seawall".to_owned()),
+        ("deleted", "delete table inet seawall".to_owned()),
+        ("opened", "insert rule inet seawall ingress accept".to_owned()),
+        ("closed", format!("delete element inet seawall in4 {element}")),
+        ("emptied", "flush set inet seawall in4".to_owned()),
     ];
     for (what, command) in tampering {
-        nft(&lab.store, command);
+        nft(&lab.store.netns(), &command);
         let entry = eventually(&format!("the repair of a table {what}"), LIMIT, || {
             let entries = seawall.journal_of(&lab.store.id);
             let repaired: Vec<_> = entries.into_iter().filter(|entry| entry.is_repair).collect();

@@ -89,6 +89,19 @@ impl DockerHost {
         self.container(&id)
     }
 
+    /// The same, for as long as the test holds it.
+    #[track_caller]
+    pub(crate) fn guest(&self, args: &[&str]) -> Guest<'_> {
+        Guest { host: self, container: self.run(args) }
+    }
+
+    /// All running containers, as they are now.
+    #[track_caller]
+    pub(crate) fn containers(&self) -> Vec<Container> {
+        let ids = self.docker_ok(&["ps", "-q", "--no-trunc"]);
+        ids.lines().map(|id| self.container(id)).collect()
+    }
+
     /// A running container, by name or id, as it is now.
     #[track_caller]
     pub(crate) fn container(&self, name: &str) -> Container {
@@ -101,6 +114,12 @@ impl DockerHost {
     /// Runs a program inside a container.
     pub(crate) fn exec_in(&self, container: &Container, argv: &[&str]) -> Output {
         self.docker(&[&["exec", container.id.as_str()], argv].concat())
+    }
+
+    /// Every process of it: those in its network namespaces, and those in its containers.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let pids = succeed(&mut self.command("pids"));
+        pids.split_whitespace().map(|pid| pid.parse().expect("pids are numbers")).collect()
     }
 
     /// Ends dockerd and its containerd in good order, leaving everything else.
@@ -133,6 +152,34 @@ impl DockerHost {
         command.env("SHOP_PORT", port.to_string()).args(["-p", project, "-f"]);
         command.arg(root().join("examples/shop/compose.yaml"));
         command
+    }
+}
+
+/// A container that is removed when dropped, for tests that share a host.
+pub(crate) struct Guest<'h> {
+    host: &'h DockerHost,
+    container: Container,
+}
+
+impl Guest<'_> {
+    /// Looks at it again: after it was connected to a network, or started again.
+    #[track_caller]
+    pub(crate) fn look(&mut self) {
+        self.container = self.host.container(&self.container.id);
+    }
+}
+
+impl std::ops::Deref for Guest<'_> {
+    type Target = Container;
+
+    fn deref(&self) -> &Container {
+        &self.container
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.host.docker(&["rm", "--force", "--volumes", &self.container.id]);
     }
 }
 

@@ -2,14 +2,13 @@
 //! a published web server, and an intruder on the same network. What serves is the test's own echo servers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::container::Container;
-use super::docker_host::{DockerHost, succeed};
+use super::docker_host::DockerHost;
 use super::netns::Netns;
 use super::probe::{Flow, Probe, Server};
 
@@ -153,18 +152,4 @@ fn probe(from: &Netns, to: &[IpAddr], port: u16, ended: &AtomicBool) -> (usize, 
         }
     }
     (attempts, successes)
-}
-
-/// Runs nft in a container's netns; panics unless it succeeds, and gives its output.
-#[track_caller]
-pub(crate) fn nft(container: &Container, args: &[&str]) -> String {
-    let mut nft = Command::new("nsenter");
-    nft.arg(format!("--net={}", container.netns().path().display())).arg("nft").args(args);
-    succeed(&mut nft)
-}
-
-/// The container's table as nft shows it, without counters.
-#[track_caller]
-pub(crate) fn table(container: &Container) -> String {
-    nft(container, &["--stateless", "list", "table", "inet", "seawall"])
 }

@@ -16,19 +16,19 @@ impl Seawall {
     /// `seawall status`.
     #[track_caller]
     pub(crate) fn status(&self) -> StatusReport {
-        self.json(&["status"])
+        self.read(&["status"])
     }
 
     /// `seawall status --changes`, oldest first.
     #[track_caller]
     pub(crate) fn journal(&self) -> Vec<Entry> {
-        self.json(&["status", "--changes"])
+        self.read(&["status", "--changes"])
     }
 
     /// The transactions of one workload, by its id.
     #[track_caller]
     pub(crate) fn journal_of(&self, id: &str) -> Vec<Entry> {
-        self.json(&["status", "--changes", id])
+        self.read(&["status", "--changes", id])
     }
 
     /// One workload by container name, if the daemon knows it.
@@ -95,10 +95,7 @@ impl Seawall {
     }
 
     #[track_caller]
-    fn json<T: serde::de::DeserializeOwned>(&self, args: &[&str]) -> T {
-        let output = self.cli(&[args, &["--output", "json"]].concat());
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "seawall {args:?}: {error}");
-        serde_json::from_slice(&output.stdout).expect("a command with --output json prints JSON")
+    fn read<T: serde::de::DeserializeOwned>(&self, args: &[&str]) -> T {
+        serde_json::from_value(self.json(args)).expect("what the library writes it also reads")
     }
 }

@@ -2,19 +2,38 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::deadline::eventually;
-use super::docker_host::{DockerHost, output};
+use super::deadline::{eventually, until};
+use super::docker_host::{DockerHost, output, succeed};
 use super::netns::Netns;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs a command with a /proc of its own, which shows only some processes, and with no named network namespaces but those
+/// of one host. Arguments: an empty folder, the host's name, the pids, the command.
+const SECLUDED: &str = r#"
+proc=$1 name=$2 pids=$3
+shift 3
+awk '$4 ~ /^net:\[/ { print $5 }' /proc/self/mountinfo | grep -v "/swall-$name" | xargs -r umount --lazy
+mkdir -p "$proc"
+mount -t tmpfs none "$proc"
+for pid in 1 $$ $pids; do
+  mkdir "$proc/$pid"
+  mount --rbind "/proc/$pid" "$proc/$pid" 2>/dev/null || rmdir "$proc/$pid" # it has ended
+done
+ln -s $$ "$proc/self"
+ln -s "$$/task/$$" "$proc/thread-self"
+mount --move "$proc" /proc
+exec "$@"
+"#;
 
 /// A seawall for one private Docker host. Dropping it kills the daemon; what it wrote into netns goes with the host.
 pub(crate) struct Seawall {
@@ -144,6 +163,74 @@ impl Seawall {
     /// A seawall command against this instance: `cli(&["status", "--output", "json"])`.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         output(self.command().args(args))
+    }
+
+    /// The same; panics unless it succeeds, and gives what it printed.
+    #[track_caller]
+    pub(crate) fn cli_ok(&self, args: &[&str]) -> String {
+        succeed(self.command().args(args))
+    }
+
+    /// The same, for commands that print JSON.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let text = self.cli_ok(&[args, &["--output", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error} in {text}"))
+    }
+
+    /// Waits until everything the daemon knows is programmed; gives its status.
+    #[track_caller]
+    pub(crate) fn settled(&self) -> Value {
+        self.json(&["status", "--wait"])
+    }
+
+    /// What the status says of one container, by its id.
+    #[track_caller]
+    pub(crate) fn status_of(&self, id: &str) -> Value {
+        let status = self.settled();
+        let mut all = status["workloads"].as_array().into_iter().flatten();
+        all.find(|one| one["id"] == id)
+            .unwrap_or_else(|| panic!("{id} is not in {status:#}"))
+            .clone()
+    }
+
+    /// Waits until the daemon has a table in force for the container.
+    #[track_caller]
+    pub(crate) fn await_programmed(&self, id: &str) {
+        until(&format!("programming of {id}"), Duration::from_secs(10), || {
+            let status = self.settled();
+            let mut all = status["workloads"].as_array().into_iter().flatten();
+            all.any(|one| {
+                let coverage = one["coverage"].as_str().unwrap_or_default();
+                one["id"] == id
+                    && !["unprotected", "stopped"].iter().any(|no| coverage.starts_with(no))
+            })
+        });
+    }
+
+    /// The daemon's transactions, oldest first.
+    #[track_caller]
+    pub(crate) fn changes(&self) -> Vec<Value> {
+        self.json(&["status", "--changes"]).as_array().cloned().unwrap_or_default()
+    }
+
+    /// `seawall clear`, where nothing is to be seen of the machine but this host: the command goes through every network
+    /// namespace there is, and a test must leave those of others alone.
+    #[track_caller]
+    pub(crate) fn clear(&self, host: &DockerHost) -> String {
+        let pids: Vec<String> = host.pids().iter().map(ToString::to_string).collect();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "bash", "-euc", SECLUDED, "bash"]);
+        command.arg(self.folder.path().join("proc")).arg(host.name()).arg(pids.join(" "));
+        let inside = self.command();
+        command.arg(inside.get_program()).args(inside.get_args()).arg("clear");
+        command.env_remove("DOCKER_HOST").env("NO_COLOR", "1");
+        succeed(&mut command)
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("seawall.toml")
     }
 
     /// What the daemon wrote so far, over all its starts.

@@ -1,4 +1,5 @@
 //! Generated worlds: a workload with a random policy among peers, and the flows to try.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

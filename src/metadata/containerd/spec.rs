@@ -117,10 +117,13 @@ pub(super) fn workload(described: Described<'_>) -> Workload {
     workload.labels = described.labels.clone();
     workload.env_names = facts.env_names;
     workload.wires = facts.wires;
-    if let Some(depends_on) = label("com.docker.compose.depends_on") {
-        workload.wires.extend(wires::from_depends_on(depends_on));
-    }
-    (workload.project, workload.service) = affiliation::from_labels(&workload.labels);
+    // Labels of the image are among these, and which they are is not known here. Of a pod's container the kubelet wrote
+    // its own labels over the image's, and no image can make the annotation (security model 7).
+    let is_pods =
+        !text(described.spec, &["annotations", "io.kubernetes.cri.container-type"]).is_empty();
+    (workload.project, workload.service) = affiliation::from_labels(&workload.labels, |key| {
+        is_pods && key.starts_with("io.kubernetes.pod.")
+    });
     workload.capabilities = facts.capabilities;
     workload.network_mode = network_mode(&facts.netns, described);
     let dns: Value = parsed(label("nerdctl/dns"));

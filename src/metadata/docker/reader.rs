@@ -223,7 +223,8 @@ mod tests {
             "NetworkSettings": {"Networks": {"shop_default": {"NetworkID": "n1", "IPAddress": "172.20.0.2"}}}
         });
         let image = json!({"Config": {"Env": ["PGDATA=/x"], "Cmd": ["postgres"], "ExposedPorts": {"5432/tcp": {}}}});
-        let (resolvers, images) = (BTreeSet::new(), BTreeMap::new());
+        let images = BTreeMap::from([("sha256:1".to_owned(), image.clone())]);
+        let resolvers = BTreeSet::new();
         let around = Surroundings {
             runtime: &Runtime::Docker,
             resolvers: &resolvers,

@@ -16,7 +16,7 @@ use super::{DockerError, DockerSource};
 use crate::input::Text;
 use crate::metadata::observation::{NetworkFacts, Observation, Source};
 use crate::metadata::sequence::{Backoff, Depth, Sequence};
-use crate::metadata::workload::{State, Workload, WorkloadId};
+use crate::metadata::workload::{Workload, WorkloadId};
 
 /// How long an inspection is waited for: longer than a start ever takes.
 const INSPECT_PATIENCE: Duration = Duration::from_secs(60);
@@ -191,11 +191,13 @@ impl Session {
             }
             (Some(EventMessageTypeEnum::CONTAINER), action) => {
                 let generation = self.sequence.begin(&id);
-                if action == "die" {
-                    if let Some(known) = self.sequence.latest_mut(&id) {
-                        stop(known);
+                match action {
+                    "start" => self.sequence.started(&id),
+                    "die" => {
+                        self.sequence.ended(&id);
+                        self.send(Observation::Stopped(WorkloadId::new(&id))).await?;
                     }
-                    self.send(Observation::Stopped(WorkloadId::new(&id))).await?;
+                    _ => {}
                 }
                 self.ask_for(ask, id, generation);
             }
@@ -265,15 +267,6 @@ impl Session {
 
     async fn send(&self, observation: Observation) -> Result<(), Closed> {
         self.tx.send(observation).await.map_err(|_| Closed)
-    }
-}
-
-/// Takes from what was last told what only a running container has.
-fn stop(workload: &mut Workload) {
-    workload.state = State::Exited;
-    workload.netns = None;
-    for attachment in workload.networks.values_mut() {
-        attachment.addresses.clear();
     }
 }
 

@@ -35,7 +35,10 @@ fn a_saved_shop_is_read_whole() {
     let image = api.image.reference.as_ref().unwrap();
     assert_eq!(image.repository, "shop/api");
     assert!(image.digest.as_ref().unwrap().starts_with("sha256:3333"));
-    assert_eq!(api.image.labels[&Text::new("org.opencontainers.image.title")], "shop api");
+    assert_eq!(
+        api.image.labels.as_ref().unwrap()[&Text::new("org.opencontainers.image.title")],
+        "shop api"
+    );
     assert_eq!(
         api.image.exposed.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["3000/tcp", "9229/tcp"]
@@ -245,4 +248,17 @@ fn every_problem_is_reported_at_its_place() {
     assert_eq!(problems(""), ["saved.json:1:1 inspect/empty"]);
     assert_eq!(problems("[]"), ["saved.json:1:1 inspect/empty"]);
     assert_eq!(problems("5"), ["saved.json:1:1 inspect/not-a-container"]);
+}
+
+#[test]
+fn the_images_own_variables_and_labels_wire_it_to_nobody() {
+    let labels = json!({"com.docker.compose.depends_on": "cache:service_started:false"});
+    let image = json!({"Id": "sha256:1", "RepoTags": [],
+        "Config": {"Env": ["A_URL=http://db:1"], "Labels": labels}});
+    let container = json!({"Id": "1", "Name": "/x", "Image": "sha256:1", "HostConfig": {},
+        "Config": {"Env": ["A_URL=http://db:1", "B_URL=http://api:2"], "Labels": labels}});
+    let read = read(json!([image, container]).to_string()).unwrap();
+    let hosts: Vec<_> = read[0].wires.iter().map(|wire| wire.host.as_str()).collect();
+    assert_eq!(hosts, ["api"]);
+    assert!(read[0].env_names.contains("A_URL"), "a name is still known");
 }

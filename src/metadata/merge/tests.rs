@@ -111,6 +111,23 @@ fn observations_fold_whatever_their_order() {
             "Exited 0",
         ),
         (
+            "Docker describes what it does not know to be dead",
+            vec![created(7), upsert(Running, Some(7), a), exited(7), upsert(Running, None, a)],
+            "Exited 0",
+        ),
+        (
+            "the same, and then it starts again",
+            vec![
+                upsert(Running, Some(7), a),
+                exited(7),
+                upsert(Running, Some(7), a),
+                exited(7),
+                stopped(),
+                upsert(Running, Some(8), a),
+            ],
+            "Running 8 172.20.0.2",
+        ),
+        (
             "restart, Docker's stop comes late",
             vec![created(7), upsert(Running, Some(7), a), exited(7), created(8), stopped()],
             "Running 8",

@@ -94,7 +94,11 @@ fn ignored_labels_are_not_even_parsed() {
 fn a_label_that_comes_with_the_image_is_not_believed() {
     for trust in [LabelTrust::Trust, LabelTrust::Narrow] {
         let mut workload = make("web", "nginx").label(EGRESS, "world:1-65535/tcp").build();
-        workload.image.labels.insert(EGRESS.into(), "world:1-65535/tcp".into());
+        workload
+            .image
+            .labels
+            .get_or_insert_default()
+            .insert(EGRESS.into(), "world:1-65535/tcp".into());
         let mut problems = Vec::new();
         let labels = read(&workload, &"web".into(), &catalogue(), trust, &mut problems);
         assert!(labels.egress.is_none());
@@ -104,6 +108,19 @@ fn a_label_that_comes_with_the_image_is_not_believed() {
         let labels = read(&workload, &"web".into(), &catalogue(), trust, &mut Vec::new());
         assert_eq!(labels.egress.unwrap().len(), 1);
     }
+}
+
+#[test]
+fn where_the_images_own_labels_are_not_known_no_label_is_believed() {
+    let mut workload = make("web", "nginx").label(MODE, "off").build();
+    let mode = |workload: &Workload| {
+        read(workload, &"web".into(), &catalogue(), LabelTrust::Trust, &mut Vec::new()).mode
+    };
+    assert!(mode(&workload).is_some());
+    workload.image.labels = None;
+    assert!(mode(&workload).is_none(), "containerd copies image labels to containers as well");
+    workload.runtime = crate::metadata::Runtime::File;
+    assert!(mode(&workload).is_some(), "a file for a dry run is taken as it is");
 }
 
 #[test]

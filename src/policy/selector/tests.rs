@@ -53,6 +53,20 @@ fn every_term_must_match() {
 }
 
 #[test]
+fn a_label_of_the_image_brings_nothing_and_saves_from_nothing() {
+    let mut workload = make("x", "").label("tier", "front").build();
+    let is_met = |workload: &Workload| {
+        let (networks, tags) = (BTreeMap::new(), BTreeSet::new());
+        let subject = Subject { workload, networks: &networks, model: None, tags: &tags };
+        let selector: Selector = "label:tier=front".parse().unwrap();
+        (selector.matches(&subject), selector.may_match(&subject))
+    };
+    assert_eq!(is_met(&workload), (true, true));
+    workload.image.labels.get_or_insert_default().insert("tier".into(), "front".into());
+    assert_eq!(is_met(&workload), (false, true));
+}
+
+#[test]
 fn an_image_without_a_registry_is_docker_hubs_only() {
     let hub = make("a", "").image("postgres:16");
     let own = make("b", "").image("registry.local:5000/team/postgres:16@sha256:ab");
