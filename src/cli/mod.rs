@@ -86,7 +86,7 @@ enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon in the foreground
-    Run,
+    Run(run::RunArgs),
     /// Validate configuration, models and policy files; report all problems at once
     Check,
     /// Say which application an image or a container is, with all evidence
@@ -188,11 +188,11 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
     let global = cli.global;
-    if !matches!(cli.command, Command::Run) {
+    if !matches!(cli.command, Command::Run(_)) {
         run::start_logging(global.verbose, false);
     }
     match cli.command {
-        Command::Run => run::run(&global).await,
+        Command::Run(args) => run::run(&global, &args).await,
         Command::Check => check::check(&global),
         Command::Resolve(args) => resolve::resolve(&global, args).await,
         Command::Policy(args) => policy::policy(&global, &args).await,

@@ -1,14 +1,32 @@
 //! `seawall run`: the daemon.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
 use super::{CommandError, Exit, Global, facts, load, load_files};
 use crate::api::server;
+use crate::reconcile::engine::RESYNC;
 use crate::reconcile::{Engine, Kernel, Request, Rules};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  seawall run --config ./seawall.toml --socket ./seawall.sock   a second, private instance")]
+pub(super) struct RunArgs {
+    /// How often every container is compared with the kernel's own state, and repaired where they differ.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = RESYNC.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    resync: u64,
+}
 
 /// Logs to stderr; the daemon from `info` on, other commands from `warn` on.
 pub(super) fn start_logging(verbose: u8, is_daemon: bool) {
@@ -35,7 +53,7 @@ pub(super) fn start_logging(verbose: u8, is_daemon: bool) {
     drop(result);
 }
 
-pub(super) async fn run(global: &Global) -> Result<Exit, CommandError> {
+pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, CommandError> {
     start_logging(global.verbose, true);
     if !nix::unistd::geteuid().is_root() {
         return Err(CommandError::System(anyhow::anyhow!(
@@ -49,7 +67,8 @@ pub(super) async fn run(global: &Global) -> Result<Exit, CommandError> {
         CommandError::System(anyhow::Error::new(error).context(context))
     })?;
     let (observations, sources) = facts::watch(&loaded)?;
-    let engine = Engine::new(Kernel::start()?, Rules::from(&loaded), sources);
+    let mut engine = Engine::new(Kernel::start()?, Rules::from(&loaded), sources);
+    engine.set_resync(Duration::from_secs(args.resync));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         mode = %loaded.config.settings.mode,

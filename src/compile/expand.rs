@@ -47,14 +47,26 @@ impl Role {
 
     /// The role a set's name tells, if it is a name seawall gives.
     pub fn of(name: &str) -> Option<Self> {
-        Self::all().find(|role| {
-            let own = role.name();
-            match name.strip_prefix(&own) {
-                Some("") => !role.interval,
-                Some(rest) => role.interval && rest.starts_with('_'),
-                None => false,
-            }
-        })
+        let (action, rest) = match name.strip_prefix("deny_") {
+            Some(rest) => (Action::Deny, rest),
+            None => (Action::Allow, name),
+        };
+        let (kind, rest) = match rest.strip_prefix("ping_") {
+            Some(rest) => (KeyKind::Ping, rest),
+            None => (KeyKind::Tuple, rest),
+        };
+        let (direction, rest) = match rest.strip_prefix("in") {
+            Some(rest) => (Direction::Ingress, rest),
+            None => (Direction::Egress, rest.strip_prefix("out")?),
+        };
+        let (interval, rest) = match rest.strip_prefix("_net") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let mut families = Family::BOTH.into_iter();
+        let (family, rest) = families.find_map(|f| Some((f, rest.strip_prefix(f.digit())?)))?;
+        let is_ours = if interval { rest.starts_with('_') } else { rest.is_empty() };
+        is_ours.then_some(Self { action, direction, kind, family, interval })
     }
 
     /// Every role: deny before allow, exact before interval.
@@ -263,4 +275,22 @@ fn content_hash(elements: &BTreeMap<Element, Comment>) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sets_name_tells_its_role_and_no_other_name_tells_any() {
+        for role in Role::all() {
+            let name = role.name();
+            let hashed = format!("{name}_0123456789abcdef");
+            assert_eq!(Role::of(&name), (!role.interval).then_some(role), "{name}");
+            assert_eq!(Role::of(&hashed), role.interval.then_some(role), "{hashed}");
+        }
+        for foreign in ["", "in", "in5", "in44", "input4", "ping_deny_in4", "out_net4x", "in_4"] {
+            assert_eq!(Role::of(foreign), None, "{foreign}");
+        }
+    }
 }

@@ -45,6 +45,11 @@ pub enum ApplyError {
         /// The error number.
         errno: i32,
     },
+    /// Another process made the table its own (`NFT_TABLE_F_OWNER`).
+    #[error(
+        "another process owns the table `inet seawall` there and nobody else may change it; end that process"
+    )]
+    Owned,
     /// seawall may not change it.
     #[error("no permission to change nftables; run seawall as root (it needs CAP_NET_ADMIN)")]
     Permission,
@@ -313,15 +318,17 @@ impl Reply {
     }
 
     fn explain(&self, transaction: &Transaction, sequence: &[(u32, usize)]) -> ApplyError {
-        match self.errno {
-            libc::ERESTART => return ApplyError::Stale,
-            libc::EPERM => return ApplyError::Permission,
-            _ => {}
-        }
         let op = sequence
             .binary_search_by_key(&self.sequence, |(sequence, _)| *sequence)
             .ok()
             .and_then(|at| transaction.ops.get(sequence[at].1));
+        match (self.errno, op) {
+            (libc::ERESTART, _) => return ApplyError::Stale,
+            // Without permission the batch as a whole is refused, not an operation in it.
+            (libc::EPERM, None) => return ApplyError::Permission,
+            (libc::EPERM, Some(_)) => return ApplyError::Owned,
+            _ => {}
+        }
         let object = op.map_or("commit the transaction".to_owned(), |op| {
             op.to_string().chars().take(200).collect()
         });

@@ -23,7 +23,7 @@ use crate::nft::netns::Process;
 
 /// How many netns are worked on at once.
 pub const WORKERS: usize = 4;
-/// How often every netns is compared with the kernel's own state.
+/// How often every netns is compared with the kernel's own state, unless said otherwise.
 pub const RESYNC: Duration = Duration::from_secs(60);
 
 /// What others ask of the loop.
@@ -46,6 +46,8 @@ pub(super) struct NetnsState {
     process: Option<Arc<Process>>,
     wanted: Option<Ruleset>,
     known: Option<Known>,
+    /// Whether the next try reads the kernel's own state, whatever is known.
+    is_doubted: bool,
     /// What was wanted when the last try succeeded.
     reached: Option<Option<Ruleset>>,
     pub(super) last: LastTry,
@@ -63,6 +65,7 @@ pub struct Engine {
     kernel: Kernel,
     facts: InventoryBuilder,
     expected: Vec<Source>,
+    resync: Duration,
     rules: Rules,
     rules_error: Option<String>,
     desired: Desired,
@@ -79,6 +82,7 @@ impl Engine {
             kernel,
             facts: InventoryBuilder::new(),
             expected: sources,
+            resync: RESYNC,
             rules,
             rules_error: None,
             desired: Desired::default(),
@@ -89,6 +93,11 @@ impl Engine {
         }
     }
 
+    /// Compares every netns with the kernel's own state this often, instead of every [`RESYNC`]. Zero is taken for a second.
+    pub fn set_resync(&mut self, every: Duration) {
+        self.resync = every.max(Duration::from_secs(1));
+    }
+
     /// Runs until `stop` answers. What is in the kernel then stays there (security model 2).
     pub async fn run(
         mut self,
@@ -97,7 +106,8 @@ impl Engine {
         stop: impl Future<Output = ()>,
     ) {
         let (finished, mut results) = mpsc::unbounded_channel();
-        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        let begin = tokio::time::Instant::now() + self.resync;
+        let mut resync = tokio::time::interval_at(begin, self.resync);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
@@ -110,7 +120,8 @@ impl Engine {
                 biased;
                 () = &mut stop => break,
                 Some(observation) = observations.recv() => {
-                    self.observe(observation);
+                    self.observe_first(observation);
+                    self.dispatch(&finished);
                     while let Ok(observation) = observations.try_recv() {
                         self.observe(observation);
                     }
@@ -140,7 +151,6 @@ impl Engine {
     /// Decides everything anew and asks for work where the answer changed.
     fn decide(&mut self) {
         self.desired = desire(self.facts.inventory(), &self.rules);
-        let now = Instant::now();
         let inventory = self.facts.inventory();
         let has_netns = |id: &WorkloadId| inventory.get(id).is_some_and(is_running);
         self.netns.retain(|owner, _| {
@@ -150,25 +160,51 @@ impl Engine {
             }
             keep
         });
-        for workload in inventory.iter().filter(|workload| is_running(workload)) {
-            if workload.network_mode == NetworkMode::Host
-                || inventory.netns_owner(&workload.id) != &workload.id
-            {
-                continue;
-            }
-            let Some(netns) = &workload.netns else { continue };
-            let wanted = self.desired.rulesets.get(&workload.id);
-            let state = self.netns.entry(workload.id.clone()).or_default();
-            if state.pid != netns.pid {
-                *state =
-                    NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
-                // What has nothing in force yet comes before what only changes.
-                let first = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-                self.queue.add(workload.id.clone(), first);
-            } else if state.wanted.as_ref() != wanted {
-                state.wanted = wanted.cloned();
-                self.queue.add(workload.id.clone(), now);
-            }
+        let running: Vec<_> =
+            inventory.iter().filter(|one| is_running(one)).map(|one| one.id.clone()).collect();
+        for id in running {
+            self.look_after(&id);
+        }
+    }
+
+    /// Takes an observation when everything before it is decided.
+    ///
+    /// A container that is being started cannot wait until everything is decided anew: it gets at once what was decided for
+    /// it when it was created. Nothing in that is stale, for nothing was observed since.
+    fn observe_first(&mut self, observation: Observation) {
+        let started = match &observation {
+            Observation::TaskCreated { id, .. } => Some(id.clone()),
+            _ => None,
+        };
+        self.observe(observation);
+        if let Some(id) = started
+            && self.desired.rulesets.contains_key(&id)
+            && self.facts.inventory().get(&id).is_some_and(is_running)
+        {
+            self.look_after(&id);
+        }
+    }
+
+    /// Asks for work on the netns of a running workload where it is new, or what is decided for it is.
+    fn look_after(&mut self, id: &WorkloadId) {
+        let inventory = self.facts.inventory();
+        let Some(workload) = inventory.get(id) else { return };
+        if workload.network_mode == NetworkMode::Host || inventory.netns_owner(id) != id {
+            return;
+        }
+        let Some(netns) = &workload.netns else { return };
+        let now = Instant::now();
+        let wanted = self.desired.rulesets.get(id);
+        let state = self.netns.entry(id.clone()).or_default();
+        if state.pid != netns.pid {
+            *state =
+                NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
+            // What has nothing in force yet comes before what only changes.
+            let first = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+            self.queue.add(id.clone(), first);
+        } else if state.wanted.as_ref() != wanted {
+            state.wanted = wanted.cloned();
+            self.queue.add(id.clone(), now);
         }
     }
 
@@ -176,7 +212,8 @@ impl Engine {
     fn audit(&mut self) {
         let now = Instant::now();
         for (owner, state) in &mut self.netns {
-            state.known = None;
+            // A try under way may bring back what it knows: doubt outlives it.
+            state.is_doubted = true;
             self.queue.add(owner.clone(), now);
         }
     }
@@ -187,12 +224,13 @@ impl Engine {
                 self.queue.done(&owner);
                 continue;
             };
+            let is_doubted = std::mem::take(&mut state.is_doubted);
             let target = Target {
                 owner: owner.clone(),
                 pid: state.pid,
                 process: state.process.clone(),
                 wanted: state.wanted.clone(),
-                known: state.known.take(),
+                known: state.known.take().filter(|_| !is_doubted),
             };
             let (kernel, finished) = (self.kernel.clone(), finished.clone());
             tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ pub(crate) struct Seawall {
     folder: TempDir,
     host: Netns,
     notify: UnixDatagram,
+    run_args: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -55,14 +56,24 @@ impl Seawall {
         }
         let notify =
             UnixDatagram::bind(folder.path().join("notify")).expect("a socket can be bound");
-        let seawall = Self { folder, host: host.netns(), notify, daemon: None };
-        let config = format!(
-            "{settings}\n[docker]\nhost = \"unix://{}\"\n[containerd]\naddress = \"{}\"\n",
-            host.socket().display(),
-            host.containerd_socket().display()
-        );
-        seawall.write("seawall.toml", &config);
+        let seawall =
+            Self { folder, host: host.netns(), notify, run_args: Vec::new(), daemon: None };
+        seawall.configure(settings, &host.socket(), &host.containerd_socket());
         seawall
+    }
+
+    /// Writes the configuration anew: `settings` (TOML) and where Docker and containerd are.
+    pub(crate) fn configure(&self, settings: &str, docker: &Path, containerd: &Path) {
+        let (docker, containerd) = (docker.display(), containerd.display());
+        let config = format!(
+            "{settings}\n[docker]\nhost = \"unix://{docker}\"\n[containerd]\naddress = \"{containerd}\"\n"
+        );
+        self.write("seawall.toml", &config);
+    }
+
+    /// The daemon's next starts get these options: `seawall run ARGS`.
+    pub(crate) fn run_with(&mut self, args: &[&str]) {
+        self.run_args = args.iter().map(|arg| (*arg).to_owned()).collect();
     }
 
     /// Prepares and starts one.
@@ -85,7 +96,10 @@ impl Seawall {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log"));
         let log = log.expect("a log file can be made");
         let mut command = self.command();
-        command.arg("run").env("NOTIFY_SOCKET", self.folder.path().join("notify"));
+        command
+            .arg("run")
+            .args(&self.run_args)
+            .env("NOTIFY_SOCKET", self.folder.path().join("notify"));
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be cloned"))

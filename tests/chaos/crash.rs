@@ -1,0 +1,35 @@
+//! seawall killed where it stands, and started again.
+
+use crate::chaos::ENFORCE;
+use crate::harness::{Container, DockerHost, Lab, Seawall};
+
+const ROUNDS: usize = 10;
+
+#[test]
+fn a_killed_seawall_breaks_no_allowed_connection_and_opens_nothing() {
+    let host = DockerHost::start();
+    let lab = Lab::up(&host);
+    let mut seawall = Seawall::start(&host, ENFORCE);
+    lab.assert_verdicts(&host, "at first");
+    let mut flows = lab.flows(&host);
+    let before = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(Container::table);
+    let prober = lab.prober();
+
+    for round in 0..ROUNDS {
+        seawall.kill9();
+        flows.assert_alive(&format!("killed, round {round}"));
+        seawall.run();
+        flows.assert_alive(&format!("started again, round {round}"));
+        // Its journal begins anew with it: nothing was to do, and nothing was done.
+        assert_eq!(seawall.journal(), [], "round {round}");
+    }
+
+    let (attempts, successes) = prober.finish();
+    println!("killed {ROUNDS} times: {attempts} denied attempts, {successes} succeeded");
+    assert_eq!(successes, 0);
+    assert!(attempts > 10 * ROUNDS, "too few attempts to prove anything: {attempts}");
+    let after = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(Container::table);
+    assert_eq!(before, after);
+    lab.assert_verdicts(&host, "at last");
+    assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());
+}

@@ -1,0 +1,49 @@
+//! Somebody with nft in a container's netns.
+
+use std::time::Duration;
+
+use crate::chaos::ENFORCE;
+use crate::harness::{DockerHost, Lab, Seawall, eventually, nft};
+
+#[test]
+fn what_somebody_changes_is_repaired_at_the_next_resync_and_reported() {
+    let host = DockerHost::start();
+    let lab = Lab::up(&host);
+    let mut seawall = Seawall::prepare(&host, ENFORCE);
+    seawall.run_with(&["--resync", "1"]);
+    seawall.run();
+    lab.assert_verdicts(&host, "at first");
+    let mut repairs = 0;
+    let element = format!("{{ {} . tcp . 5432 }}", lab.app.ips_shared_with(&lab.store)[0]);
+    let tampering = [
+        ("flushed", "flush table inet seawall".to_owned()),
+        ("deleted", "delete table inet seawall".to_owned()),
+        ("opened", "insert rule inet seawall ingress accept".to_owned()),
+        ("closed", format!("delete element inet seawall in4 {element}")),
+        ("emptied", "flush set inet seawall in4".to_owned()),
+    ];
+    for (what, command) in tampering {
+        nft(&lab.store.netns(), &command);
+        let entry = eventually(&format!("the repair of a table {what}"), LIMIT, || {
+            let entries = seawall.journal_of(&lab.store.id);
+            let repaired: Vec<_> = entries.into_iter().filter(|entry| entry.is_repair).collect();
+            (repaired.len() > repairs).then(|| repaired[repairs].clone())
+        });
+        repairs += 1;
+        println!("{what}: repaired with {} operations", entry.operations);
+        lab.assert_verdicts(&host, what);
+        let warnings = seawall.log_at("WARN");
+        let told = warnings.iter().filter(|line| {
+            line.contains("somebody changed the table; repaired") && line.contains("store")
+        });
+        assert_eq!(told.count(), repairs, "{what}: {warnings:?}");
+        let diff = seawall.cli(&["diff"]);
+        assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    }
+    // Nobody else's table was touched, and none twice.
+    let all = seawall.journal().into_iter().filter(|entry| entry.is_repair).count();
+    assert_eq!(all, repairs);
+}
+
+/// Ten times the resync interval.
+const LIMIT: Duration = Duration::from_secs(10);
