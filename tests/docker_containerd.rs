@@ -13,6 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(20);
 /// Where Redis serves, as its model says.
 const REDIS: u16 = 6379;
+/// containerd copies an image's labels to the container, so no label tells who wrote it: these count for nothing.
+const LABELS: [&str; 2] = ["seawall.model=postgres", "seawall.mode=off"];
 
 #[test]
 fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
@@ -20,21 +22,25 @@ fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
     Plain::import_image(&host);
     let lab = Lab::up(&host);
     // One is there before seawall, one comes after.
-    let early = Plain::run(&host, "early", &["seawall.model=redis"]);
+    let early = Plain::run(&host, "early", &LABELS);
     early.connect();
     let _served = early.tcp_server(REDIS);
     let target = SocketAddr::new(Plain::ADDRESS, REDIS);
     assert_eq!(host.netns().tcp(target, SECOND), Probe::Reached, "before seawall");
 
-    let seawall = Seawall::start(&host, "mode = \"enforce\"");
+    let mut seawall = Seawall::prepare(&host, "mode = \"enforce\"");
+    let model = "[[model]]\nselect = [\"name:early\", \"name:late\"]\nmodel = \"redis\"\n";
+    seawall.write("policy.d/plain.toml", model);
+    seawall.run();
+    let ids = ["early", "late"].map(|id| format!("{}/{id}", host.name()));
     let shown = seawall.workload("early").unwrap();
-    assert_eq!((shown.id.as_str(), shown.pid), ("plain/early", Some(early.pid)));
+    assert_eq!((shown.id.as_str(), shown.pid), (ids[0].as_str(), Some(early.pid)));
     assert_eq!((shown.model.as_deref(), shown.mode.as_str()), (Some("redis"), "enforce"));
     assert_eq!(shown.addresses, [Plain::ADDRESS.to_string()]);
     assert_eq!(host.netns().tcp(target, SECOND), Probe::TimedOut, "nothing allows it");
     assert!(seawall.workload("early").unwrap().denied_in > 0);
 
-    let late = Plain::run(&host, "late", &["seawall.model=redis"]);
+    let late = Plain::run(&host, "late", &LABELS);
     let is_programmed = |w: &seawall::reconcile::WorkloadStatus| {
         w.pid == Some(late.pid) && !w.coverage.starts_with("unprotected")
     };
@@ -42,10 +48,10 @@ fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
 
     // One workload for each container, whoever tells of it.
     let status = seawall.status();
-    let ids: BTreeSet<&str> = status.workloads.iter().map(|one| one.id.as_str()).collect();
+    let known: BTreeSet<&str> = status.workloads.iter().map(|one| one.id.as_str()).collect();
     let docker = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(|one| one.id.as_str());
-    let all: BTreeSet<&str> = docker.into_iter().chain(["plain/early", "plain/late"]).collect();
-    assert_eq!(ids, all);
+    let all: BTreeSet<&str> = docker.into_iter().chain(ids.iter().map(String::as_str)).collect();
+    assert_eq!(known, all);
     assert_eq!(status.workloads.len(), all.len());
     lab.assert_verdicts(&host, "beside containerd's own");
 

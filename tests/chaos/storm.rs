@@ -37,6 +37,7 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     let mut flows = lab.flows(&host);
     // Threads that once answered end after ten idle seconds; so far there were only these few.
     let (descriptors, threads) = (seawall.descriptors().len(), seawall.threads());
+    let held_before = processes(&seawall.descriptors());
     let prober = lab.prober();
 
     let next = AtomicUsize::new(0);
@@ -80,7 +81,11 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
         seawall.threads()
     );
     // Docker's API is spoken to over as many connections as there were questions at once; they are kept for a while.
-    let (before, extra) = (descriptors, unix_sockets(&seawall, &now));
+    // And of each running container the process is held, which pins nothing of it.
+    let held = processes(&now);
+    let running = seawall.status().workloads.iter().filter(|one| one.pid.is_some()).count();
+    assert_eq!(held, running, "{now:?}");
+    let (before, extra) = (descriptors, unix_sockets(&seawall, &now) + held - held_before);
     assert!(now.len() <= before + extra, "{now:?}");
 }
 
@@ -100,6 +105,10 @@ fn foreign(seawall: &Seawall) -> Vec<String> {
 fn unix_inodes(seawall: &Seawall) -> BTreeSet<String> {
     let text = std::fs::read_to_string(format!("/proc/{}/net/unix", seawall.pid())).unwrap();
     text.lines().filter_map(|line| line.split_whitespace().nth(6)).map(str::to_owned).collect()
+}
+
+fn processes(descriptors: &[std::path::PathBuf]) -> usize {
+    descriptors.iter().filter(|target| target.ends_with("anon_inode:[pidfd]")).count()
 }
 
 fn unix_sockets(seawall: &Seawall, descriptors: &[std::path::PathBuf]) -> usize {

@@ -1,4 +1,6 @@
 //! Owns containers that are containerd's alone: run by `ctr` in a namespace of their own, with a cable to the host.
+//!
+//! The namespace has the host's name: runc keeps its state by namespace and id for the whole machine.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -7,7 +9,6 @@ use super::docker_host::{DockerHost, succeed};
 use super::netns::Netns;
 use super::probe::Server;
 
-const NAMESPACE: &str = "plain";
 const IMAGE: &str = "docker.io/library/busybox:1";
 
 /// One running container of containerd's. Nobody but its cable connects it.
@@ -83,6 +84,6 @@ impl<'h> Plain<'h> {
 #[track_caller]
 fn ctr(host: &DockerHost, args: &[&str]) -> String {
     let mut command = Command::new("ctr");
-    command.arg("--address").arg(host.containerd_socket()).args(["--namespace", NAMESPACE]);
+    command.arg("--address").arg(host.containerd_socket()).args(["--namespace", host.name()]);
     succeed(command.args(args))
 }
