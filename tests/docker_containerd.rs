@@ -20,13 +20,19 @@ fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
     Plain::import_image(&host);
     let lab = Lab::up(&host);
     // One is there before seawall, one comes after.
-    let early = Plain::run(&host, "early", &["seawall.model=redis"]);
+    let early = Plain::run(&host, "early");
     early.connect();
     let _served = early.tcp_server(REDIS);
     let target = SocketAddr::new(Plain::ADDRESS, REDIS);
     assert_eq!(host.netns().tcp(target, SECOND), Probe::Reached, "before seawall");
 
-    let seawall = Seawall::start(&host, "mode = \"enforce\"");
+    let mut seawall = Seawall::prepare(&host, "mode = \"enforce\"");
+    // The operator's word: of containerd's containers it is not known which labels are the image's.
+    seawall.write(
+        "policy.d/plain.toml",
+        "[[model]]\nselect = [\"name:early\", \"name:late\"]\nmodel = \"redis\"\n",
+    );
+    seawall.run();
     let shown = seawall.workload("early").unwrap();
     assert_eq!((shown.id.as_str(), shown.pid), ("plain/early", Some(early.pid)));
     assert_eq!((shown.model.as_deref(), shown.mode.as_str()), (Some("redis"), "enforce"));
@@ -34,7 +40,7 @@ fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
     assert_eq!(host.netns().tcp(target, SECOND), Probe::TimedOut, "nothing allows it");
     assert!(seawall.workload("early").unwrap().denied_in > 0);
 
-    let late = Plain::run(&host, "late", &["seawall.model=redis"]);
+    let late = Plain::run(&host, "late");
     let is_programmed = |w: &seawall::reconcile::WorkloadStatus| {
         w.pid == Some(late.pid) && !w.coverage.starts_with("unprotected")
     };

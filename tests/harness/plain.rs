@@ -32,13 +32,10 @@ impl<'h> Plain<'h> {
         ctr(host, &["images", "import", &path]);
     }
 
-    /// Runs `sleep` in a container, with these labels (`key=value`).
+    /// Runs `sleep` in a container.
     #[track_caller]
-    pub(crate) fn run(host: &'h DockerHost, id: &str, labels: &[&str]) -> Self {
-        let mut args = vec!["run", "--detach"];
-        labels.iter().for_each(|label| args.extend(["--label", label]));
-        args.extend([IMAGE, id, "sleep", "600"]);
-        ctr(host, &args);
+    pub(crate) fn run(host: &'h DockerHost, id: &str) -> Self {
+        ctr(host, &["run", "--detach", IMAGE, id, "sleep", "600"]);
         let tasks = ctr(host, &["tasks", "list"]);
         let line = tasks.lines().find(|line| line.split_whitespace().next() == Some(id));
         let pid = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
