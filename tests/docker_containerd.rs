@@ -13,8 +13,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(20);
 /// Where Redis serves, as its model says.
 const REDIS: u16 = 6379;
-/// containerd copies an image's labels to the container, so no label tells who wrote it: these count for nothing.
-const LABELS: [&str; 2] = ["seawall.model=postgres", "seawall.mode=off"];
 
 #[test]
 fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
@@ -22,7 +20,7 @@ fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
     Plain::import_image(&host);
     let lab = Lab::up(&host);
     // One is there before seawall, one comes after.
-    let early = Plain::run(&host, "early", &LABELS);
+    let early = Plain::run(&host, "early");
     early.connect();
     let _served = early.tcp_server(REDIS);
     let target = SocketAddr::new(Plain::ADDRESS, REDIS);
@@ -40,7 +38,7 @@ fn containerds_own_containers_are_workloads_and_dockers_are_not_doubled() {
     assert_eq!(host.netns().tcp(target, SECOND), Probe::TimedOut, "nothing allows it");
     assert!(seawall.workload("early").unwrap().denied_in > 0);
 
-    let late = Plain::run(&host, "late", &LABELS);
+    let late = Plain::run(&host, "late");
     let is_programmed = |w: &seawall::reconcile::WorkloadStatus| {
         w.pid == Some(late.pid) && !w.coverage.starts_with("unprotected")
     };

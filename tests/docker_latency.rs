@@ -289,10 +289,14 @@ impl Table {
     fn write(&self, folder: impl AsRef<Path>) {
         let spans: BTreeMap<&str, Value> = self.spans.iter().map(|(span, times)| {
             let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| Self::percentile(times, percent));
-            let ratio = self.ratio(span);
             (*span, json!({"p50_us": p50, "p90_us": p90, "p99_us": p99, "max_us": max, "all_us": times}))
         }).collect();
-        let report = json!({"starts": STARTS, "is_release": !cfg!(debug_assertions), "spans": spans, "times_faster_than_nft": BTreeMap::from(self.ratios())});
+        let report = json!({
+            "starts": STARTS,
+            "is_release": !cfg!(debug_assertions),
+            "spans": spans,
+            "times_faster_than_nft": BTreeMap::from(self.ratios()),
+        });
         std::fs::create_dir_all(&folder).unwrap();
         let text = serde_json::to_string_pretty(&report).unwrap();
         std::fs::write(folder.as_ref().join("latency.json"), text).unwrap();

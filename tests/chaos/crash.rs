@@ -17,8 +17,10 @@ fn a_killed_seawall_breaks_no_allowed_connection_and_opens_nothing() {
 
     for round in 0..ROUNDS {
         seawall.kill9();
+        prober.look();
         flows.assert_alive(&format!("killed, round {round}"));
         seawall.run();
+        prober.look();
         flows.assert_alive(&format!("started again, round {round}"));
         // Its journal begins anew with it: nothing was to do, and nothing was done.
         assert_eq!(seawall.journal(), [], "round {round}");
@@ -27,7 +29,6 @@ fn a_killed_seawall_breaks_no_allowed_connection_and_opens_nothing() {
     let (attempts, successes) = prober.finish();
     println!("killed {ROUNDS} times: {attempts} denied attempts, {successes} succeeded");
     assert_eq!(successes, 0);
-    assert!(attempts > 10 * ROUNDS, "too few attempts to prove anything: {attempts}");
     let after = [&lab.store, &lab.app, &lab.web, &lab.intruder].map(Container::table);
     assert_eq!(before, after);
     lab.assert_verdicts(&host, "at last");

@@ -82,7 +82,7 @@ fn without_docker_containerds_own_containers_are_programmed_and_dockers_as_soon_
     seawall.configure(ENFORCE, &dead.path(), &host.containerd_socket());
     seawall.run();
     assert!(seawall.await_source("Docker", false).error.is_some());
-    let early = Plain::run(&host, "early", &["seawall.model=redis"]);
+    let early = Plain::run(&host, "early");
     seawall.await_workload("early", "programmed", is_programmed);
 
     dead.become_alive(&host.socket());

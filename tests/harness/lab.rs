@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::container::Container;
+use super::deadline::until;
 use super::docker_host::DockerHost;
 use super::netns::Netns;
 use super::probe::{Flow, Probe, Server};
@@ -117,39 +118,57 @@ const PATIENCE: Duration = Duration::from_millis(80);
 /// Threads that try to connect again and again.
 pub(crate) struct Prober {
     ended: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<(usize, usize)>>,
+    attempts: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<usize>>,
 }
 
 impl Prober {
     fn start(from: &Netns, to: &[IpAddr], port: u16) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
+        let attempts = Arc::new(AtomicUsize::new(0));
         let one = |number| {
-            let (from, to, ended) = (from.clone(), to.to_vec(), Arc::clone(&ended));
+            let (from, to) = (from.clone(), to.to_vec());
+            let (ended, attempts) = (Arc::clone(&ended), Arc::clone(&attempts));
             std::thread::spawn(move || {
                 std::thread::sleep(PATIENCE * number / PROBERS);
-                probe(&from, &to, port, &ended)
+                probe(&from, &to, port, (&ended, &attempts))
             })
         };
         let threads = (0..PROBERS).map(one).collect();
-        Self { ended, threads }
+        Self { ended, attempts, threads }
+    }
+
+    /// Waits until every thread has begun and ended an attempt since now.
+    #[track_caller]
+    pub(crate) fn look(&self) {
+        let enough = self.attempts.load(Ordering::Relaxed) + 2 * PROBERS as usize;
+        until("a look at what is denied", 10 * SECOND, || {
+            self.attempts.load(Ordering::Relaxed) >= enough
+        });
     }
 
     /// Ends it: how many attempts there were, and how many of them succeeded.
     pub(crate) fn finish(self) -> (usize, usize) {
         self.ended.store(true, Ordering::Relaxed);
-        let counts = self.threads.into_iter().map(|thread| thread.join().expect("no panic"));
-        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        let successes = self.threads.into_iter().map(|thread| thread.join().expect("no panic"));
+        let successes = successes.sum();
+        (self.attempts.load(Ordering::Relaxed), successes)
     }
 }
 
-fn probe(from: &Netns, to: &[IpAddr], port: u16, ended: &AtomicBool) -> (usize, usize) {
-    let (mut attempts, mut successes) = (0, 0);
+fn probe(
+    from: &Netns,
+    to: &[IpAddr],
+    port: u16,
+    (ended, attempts): (&AtomicBool, &AtomicUsize),
+) -> usize {
+    let mut successes = 0;
     while !ended.load(Ordering::Relaxed) {
         for ip in to {
             let outcome = from.tcp(SocketAddr::new(*ip, port), PATIENCE);
-            attempts += 1;
+            attempts.fetch_add(1, Ordering::Relaxed);
             successes += usize::from(outcome.is_reached());
         }
     }
-    (attempts, successes)
+    successes
 }
