@@ -222,16 +222,19 @@ pub fn element_set(payload: &[u8]) -> Option<String> {
     string(payload, 2)
 }
 
-/// Adds a message's elements to their set (`NFTA_SET_ELEM_LIST_*`).
-pub fn elements(payload: &[u8], set: &mut Set) {
+/// Adds a message's elements to their set (`NFTA_SET_ELEM_LIST_*`). Returns how many it held.
+pub fn elements(payload: &[u8], set: &mut Set) -> usize {
+    let mut count = 0;
     for (_, element) in attributes(attribute(payload, 3).unwrap_or(&[])) {
         let end = |kind| attribute(attribute(element, kind)?, 1).and_then(|bytes| key(set, bytes));
         if let Some(first) = end(1) {
             let last = end(10).unwrap_or(first);
             let comment = comment(attribute(element, 6), 0);
             set.elements.insert(Element { first, last }, comment);
+            count += 1;
         }
     }
+    count
 }
 
 fn key(set: &Set, bytes: &[u8]) -> Option<Key> {

@@ -21,6 +21,8 @@ use crate::compile::ruleset::{Comment, Element, Ruleset, Set};
 const BUFFER: usize = 16 << 20;
 /// How often a large set is read at most until two readings agree.
 const READINGS: usize = 20;
+/// The longest answer to one `recv`, in bytes (`netlink_dump` in the kernel takes 32 KiB at most).
+const ANSWER: usize = 64 << 10;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
@@ -74,6 +76,8 @@ pub struct Dump {
 pub struct KernelTable {
     socket: OwnedFd,
     sequence: u32,
+    /// Answers are received here; the kernel tells no more than 32 KiB at once.
+    buffer: Vec<u8>,
 }
 
 impl KernelTable {
@@ -90,7 +94,7 @@ impl KernelTable {
         let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
         ask_for_short_errors(&fd)?;
-        Ok(Self { socket: fd, sequence: 0 })
+        Ok(Self { socket: fd, sequence: 0, buffer: vec![0; ANSWER] })
     }
 
     /// Applies a transaction, whole or not at all.
@@ -109,15 +113,15 @@ impl KernelTable {
         sent.map_err(|errno| self.send_error(errno))?;
         // The kernel has done or refused everything when `send` returns: what it has to say is there now.
         let mut refused = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
         loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
                 Ok(length) => length,
                 Err(nix::errno::Errno::EAGAIN) => break,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            refused.extend(messages(&buffer[..length]).filter_map(Reply::of));
+            refused.extend(messages(&self.buffer[..length]).filter_map(Reply::of));
         }
         match refused.iter().find(|reply| reply.errno != 0) {
             None => Ok(()),
@@ -188,8 +192,9 @@ impl KernelTable {
         for _ in 0..READINGS {
             let parts = self.request(libc::NFT_MSG_GETSETELEM, &names, true)?;
             let mut found = Set { elements: Elements::new(), ..set.clone() };
-            parts.iter().for_each(|part| decode::elements(part, &mut found));
-            if parts.len() <= 1 || last.as_ref() == Some(&found.elements) {
+            // The kernel ends with a part that holds nothing.
+            let parts = parts.iter().filter(|part| decode::elements(part, &mut found) > 0).count();
+            if parts <= 1 || last.as_ref() == Some(&found.elements) {
                 return Ok(found.elements);
             }
             last = Some(found.elements);
@@ -218,14 +223,14 @@ impl KernelTable {
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
             .map_err(|errno| self.send_error(errno))?;
         let mut answers = Vec::new();
-        let mut buffer = vec![0; 256 << 10];
         loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            let flags = MsgFlags::empty();
+            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
                 Ok(length) => length,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            for message in messages(&buffer[..length]) {
+            for message in messages(&self.buffer[..length]) {
                 if message.sequence != self.sequence {
                     continue;
                 }

@@ -43,7 +43,7 @@ pub struct Known {
 }
 
 /// What was done.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Applied {
     /// The transaction, empty when there was nothing to do.
     pub transaction: Transaction,
@@ -57,6 +57,9 @@ pub struct Applied {
     pub took: Duration,
     /// When it was committed.
     pub committed: SystemTime,
+    /// The socket it was done with. Close it once the result is told: after something was removed, closing waits for
+    /// the kernel to have freed it (some 10 ms).
+    pub socket: Option<KernelTable>,
 }
 
 /// Why nothing was done. What was there before is still in force.
@@ -129,6 +132,7 @@ impl Kernel {
                     addresses,
                     took,
                     committed,
+                    socket: Some(table),
                 });
             }
             match table.commit(&transaction, Some(before.generation_id)) {
@@ -139,7 +143,16 @@ impl Kernel {
                         ruleset: transaction.target.clone(),
                         generation_id: next_generation_id(before.generation_id),
                     };
-                    return Ok(Applied { transaction, known, process, addresses, took, committed });
+                    let socket = Some(table);
+                    return Ok(Applied {
+                        transaction,
+                        known,
+                        process,
+                        addresses,
+                        took,
+                        committed,
+                        socket,
+                    });
                 }
                 Err(ApplyError::Stale) => {}
                 Err(error) => return Err(error.into()),

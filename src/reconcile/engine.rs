@@ -234,10 +234,12 @@ impl Engine {
             };
             let (kernel, finished) = (self.kernel.clone(), finished.clone());
             tokio::task::spawn_blocking(move || {
-                let result = kernel.apply(&target);
+                let mut result = kernel.apply(&target);
+                let socket = result.as_mut().ok().and_then(|applied| applied.socket.take());
                 let Target { owner, pid, wanted, .. } = target;
                 // Nobody listens any more only when the daemon stops.
                 let _ = finished.send(Done { owner, pid, wanted, result });
+                drop(socket);
             });
         }
     }
