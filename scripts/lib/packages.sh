@@ -19,6 +19,10 @@ need_packages() {
   if [[ " $* " == *" dockerd:"* ]] && ! command -v docker-compose >/dev/null && ! docker compose version >/dev/null 2>&1; then
     missing+=(docker-compose)
   fi
+  # From Debian 13 on the client is a package of its own.
+  if [[ " $* " == *" dockerd:"* ]] && ! has docker && apt-cache show docker-cli >/dev/null 2>&1; then
+    missing+=(docker-cli)
+  fi
   ((${#missing[@]})) || return 0
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (only apt is known here)"
   ((EUID == 0)) || die "missing: ${missing[*]}; install them, or run this as root"
