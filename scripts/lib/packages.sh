@@ -19,10 +19,6 @@ need_packages() {
   if [[ " $* " == *" dockerd:"* ]] && ! command -v docker-compose >/dev/null && ! docker compose version >/dev/null 2>&1; then
     missing+=(docker-compose)
   fi
-  # From Debian 13 on the client is a package of its own.
-  if [[ " $* " == *" dockerd:"* ]] && ! has docker && apt-cache show docker-cli >/dev/null 2>&1; then
-    missing+=(docker-cli)
-  fi
   ((${#missing[@]})) || return 0
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (only apt is known here)"
   ((EUID == 0)) || die "missing: ${missing[*]}; install them, or run this as root"
@@ -36,6 +32,10 @@ need_packages() {
   fi
   local status=0
   { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"; } >&2 || status=$?
+  # From Debian 13 on the client is a package of its own, which docker.io only recommends.
+  if ((status == 0)) && [[ " ${missing[*]} " == *" docker.io "* ]] && ! has docker; then
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends docker-cli >&2 || status=$?
+  fi
   [[ -z $made ]] || rm -f "$made"
   ((status == 0)) || die "apt could not install ${missing[*]}"
 }
