@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use netns::inside_of;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use seawall::compile::{Options, compile};
@@ -23,7 +24,7 @@ use seawall::metadata::WorkloadId;
 use seawall::nft::netns::Entrance;
 use seawall::nft::{KernelTable, Netns, plan};
 use seawall::policy::{Action, Direction, Mode, Peer, Provenance, Statement, Traffic};
-use veth::{Wire, inside_of};
+use veth::Wire;
 use worlds::World;
 
 const PEER: [&str; 2] = ["10.50.0.11", "fd50::11"];

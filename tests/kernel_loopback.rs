@@ -7,11 +7,12 @@ mod netns;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use netns::TestNetns;
+use netns::{TestNetns, inside_of};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto,
     setsockopt, socket, sockopt,
 };
+use nix::sys::time::TimeVal;
 use seawall::compile::{Options, compile};
 use seawall::input::Text;
 use seawall::metadata::{Inventory, Runtime, Workload, WorkloadId};
@@ -27,16 +28,6 @@ const OTHER: &str = "10.9.0.1";
 const PUBLISHED: u16 = 81;
 /// What only other programs on other machines provide.
 const ELSEWHERE: u16 = 2222;
-
-fn inside_of<T: Send + 'static>(netns: &TestNetns, run: impl FnOnce() -> T + Send + 'static) -> T {
-    let file = std::fs::File::open(netns.path()).unwrap();
-    std::thread::spawn(move || {
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        run()
-    })
-    .join()
-    .unwrap()
-}
 
 /// Two joined namespaces.
 fn joined() -> (TestNetns, TestNetns) {
@@ -120,8 +111,9 @@ fn a_rejection_goes_to_nobody_but_the_container_itself() {
     enforce(&inside);
     let caught = inside_of(&outside, || {
         let (family, kind) = (AddressFamily::Inet, SockType::Raw);
-        socket(family, kind, SockFlag::SOCK_NONBLOCK, SockProtocol::Icmp).unwrap()
+        socket(family, kind, SockFlag::empty(), SockProtocol::Icmp).unwrap()
     });
+    setsockopt(&caught, sockopt::ReceiveTimeout, &TimeVal::new(0, 500_000)).unwrap();
     inside_of(&inside, || {
         // What is denied and quoted in the rejection, with the address of the one who shall get it as its source.
         let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::empty(), None).unwrap();
@@ -133,6 +125,5 @@ fn a_rejection_goes_to_nobody_but_the_container_itself() {
         let sent = sendto(fd.as_raw_fd(), b"secret", &at("10.9.0.77", 9), MsgFlags::empty());
         assert!(sent.is_err(), "it is rejected");
     });
-    std::thread::sleep(Duration::from_millis(500));
     assert!(recv(caught.as_raw_fd(), &mut [0; 256], MsgFlags::empty()).is_err());
 }

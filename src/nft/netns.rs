@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -245,29 +245,4 @@ pub fn all_on_host() -> io::Result<Vec<Netns>> {
         }
     }
     Ok(found)
-}
-
-impl AsRawFd for Netns {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.file.as_raw_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_that_ended_has_no_netns_whoever_has_its_pid() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let held = Process::open(child.id()).unwrap();
-        assert!(held.is_alive());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!held.is_alive());
-        // The pid's next owner: this very process stands for it.
-        let reused = Process { pid: std::process::id(), ..held };
-        assert!(matches!(Netns::of(&reused), Err(NetnsError::Gone(_) | NetnsError::Host(_))));
-        assert!(matches!(Process::open(child.id()), Err(NetnsError::Gone(_))));
-    }
 }

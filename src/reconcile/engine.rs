@@ -18,7 +18,7 @@ use super::status::{self, StatusReport};
 use crate::compile::Ruleset;
 use crate::config::Loaded;
 use crate::input::Text;
-use crate::metadata::{Inventory, InventoryBuilder, NetworkMode, Observation, Source, WorkloadId};
+use crate::metadata::{InventoryBuilder, NetworkMode, Observation, Source, WorkloadId};
 use crate::nft::netns::Process;
 
 /// How many netns are worked on at once.
@@ -329,11 +329,6 @@ impl Engine {
                 let _ = waiting.send(());
             }
         }
-    }
-
-    /// What is known of all workloads.
-    pub fn inventory(&self) -> &Inventory {
-        self.facts.inventory()
     }
 }
 

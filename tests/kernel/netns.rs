@@ -47,6 +47,21 @@ impl Drop for TestNetns {
     }
 }
 
+/// Runs something on a thread in a netns.
+#[allow(dead_code, reason = "not every test opens sockets")]
+pub(crate) fn inside_of<T: Send + 'static>(
+    netns: &TestNetns,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let file = std::fs::File::open(netns.path()).unwrap();
+    std::thread::spawn(move || {
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        run()
+    })
+    .join()
+    .unwrap()
+}
+
 /// Runs a command and expects it to succeed.
 pub(crate) fn run(program: &str, args: &[&str]) -> Output {
     let output = Command::new(program)

@@ -18,7 +18,7 @@ use seawall::metadata::L4Proto;
 use seawall::policy::Direction;
 use seawall::policy::evaluate::Packet;
 
-use crate::netns::TestNetns;
+use crate::netns::{TestNetns, inside_of};
 
 /// How long a packet may take; what is dropped is waited for this long.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -154,20 +154,6 @@ impl Drop for Wire {
             }
         }
     }
-}
-
-/// Runs something on a thread in a netns.
-pub(crate) fn inside_of<T: Send + 'static>(
-    netns: &TestNetns,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let file = std::fs::File::open(netns.path()).unwrap();
-    std::thread::spawn(move || {
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        run()
-    })
-    .join()
-    .unwrap()
 }
 
 fn family(address: IpAddr) -> AddressFamily {
