@@ -246,3 +246,22 @@ pub fn all_on_host() -> io::Result<Vec<Netns>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_has_no_netns_whoever_has_its_pid() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let held = Process::open(child.id()).unwrap();
+        assert!(held.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!held.is_alive());
+        // The pid's next owner: this very process stands for it.
+        let reused = Process { pid: std::process::id(), ..held };
+        assert!(matches!(Netns::of(&reused), Err(NetnsError::Gone(_) | NetnsError::Host(_))));
+        assert!(matches!(Process::open(child.id()), Err(NetnsError::Gone(_))));
+    }
+}
