@@ -3,7 +3,7 @@
 //! Data flows left to right through the modules, and a module imports only from modules to its left
 //! (`tests/layering.rs` proves it):
 //!
-//! `input < metadata < model < policy < compile < nft < config < reconcile < observe < api < cli`
+//! `input < metadata < model < policy < compile < nft < config < reconcile < observe < api < runtime < cli`
 //!
 //! `docs/ARCHITECTURE.md` walks one event and one packet through these files.
 
@@ -17,3 +17,4 @@ pub mod model;
 pub mod nft;
 pub mod policy;
 pub mod reconcile;
+pub mod runtime;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Left to right; a module imports only from itself and from modules to its left.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "input",
     "metadata",
     "model",
@@ -15,6 +15,7 @@ const LAYERS: [&str; 11] = [
     "reconcile",
     "observe",
     "api",
+    "runtime",
     "cli",
 ];
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::start::{StartReply, StartRequest};
 use crate::reconcile::{Entry, StatusReport};
 
 /// How long an answer may take.
@@ -27,8 +28,16 @@ pub enum ClientError {
     #[error("no permission to use {0}; run as root or as a member of the group seawall")]
     Permission(PathBuf),
     /// It listens, but does not answer in time.
-    #[error("the daemon on {0} did not answer within 30 seconds")]
-    TimedOut(PathBuf),
+    #[error("the daemon on {socket} did not answer within {} ms", patience.as_millis())]
+    TimedOut {
+        /// Where it listens.
+        socket: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// It is about to end, and answers nothing any more.
+    #[error("the daemon is stopping")]
+    Stopping,
     /// It answered with an error.
     #[error("the daemon refused: {0}")]
     Refused(String),
@@ -72,14 +81,33 @@ impl Client {
         self.call::<serde_json::Value>(Method::POST, "/v1/reload").await.map(drop)
     }
 
+    /// Waits until a container may run, for as long as `patience`.
+    pub async fn start(
+        &self,
+        start: &StartRequest,
+        patience: Duration,
+    ) -> Result<StartReply, ClientError> {
+        let body = serde_json::to_vec(start)?;
+        let exchange = self.exchange(Method::POST, "/v1/starts", body);
+        self.within(patience, exchange).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
     ) -> Result<T, ClientError> {
-        match tokio::time::timeout(PATIENCE, self.exchange(method, path)).await {
+        self.within(PATIENCE, self.exchange(method, path, Vec::new())).await
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        exchange: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        match tokio::time::timeout(patience, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(ClientError::TimedOut(self.socket.clone())),
+            Err(_) => Err(ClientError::TimedOut { socket: self.socket.clone(), patience }),
         }
     }
 
@@ -87,6 +115,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        body: Vec<u8>,
     ) -> Result<T, ClientError> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
@@ -100,14 +129,18 @@ impl Client {
         // The connection's own error shows as the request's.
         tokio::spawn(async move { drop(connection.await) });
         let request = Request::builder().method(method).uri(path).header("host", "seawall");
-        let request = match request.body(Empty::<Bytes>::new()) {
+        let request = request.header("content-type", "application/json");
+        let request = match request.body(Full::new(Bytes::from(body))) {
             Ok(request) => request,
             Err(error) => return Err(ClientError::Refused(error.to_string())),
         };
         let response = sender.send_request(request).await?;
-        let is_success = response.status().is_success();
+        let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        if is_success {
+        if status == hyper::StatusCode::SERVICE_UNAVAILABLE {
+            return Err(ClientError::Stopping);
+        }
+        if status.is_success() {
             return Ok(serde_json::from_slice(&body)?);
         }
         let refusal: serde_json::Value = serde_json::from_slice(&body)?;

@@ -16,6 +16,8 @@ use axum::serve::IncomingStream;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::start::{StartReply, StartRequest};
+use crate::metadata::WorkloadId;
 use crate::reconcile::{Entry, Request, StatusReport};
 
 /// The group that may use the socket besides root, where the host has it.
@@ -100,6 +102,7 @@ pub async fn serve(
         .route("/v1/journal", get(journal))
         .route("/v1/settled", get(settled))
         .route("/v1/reload", post(reload_configuration))
+        .route("/v1/starts", post(start))
         .layer(middleware::from_fn_with_state(daemon.clone(), check_peer))
         .with_state(daemon);
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
@@ -149,6 +152,21 @@ async fn journal(State(daemon): State<Daemon>) -> Result<Json<Vec<Entry>>, Respo
 
 async fn settled(State(daemon): State<Daemon>) -> Result<Json<serde_json::Value>, Response> {
     ask(&daemon, Request::Settled).await.map(|()| Json(serde_json::json!({ "settled": true })))
+}
+
+/// Answers when the container may run. Only root's runtime starts containers, so only root may say that one starts.
+async fn start(
+    State(daemon): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(asked): Json<StartRequest>,
+) -> Result<Json<StartReply>, Response> {
+    if peer.uid != Some(0) {
+        return Err(refusal(StatusCode::FORBIDDEN, "only root may start containers"));
+    }
+    let id = WorkloadId::new(&asked.id);
+    ask(&daemon, |reply| Request::Start { id, pid: asked.pid, reply })
+        .await
+        .map(|answer| Json(StartReply::from(answer)))
 }
 
 async fn reload_configuration(State(daemon): State<Daemon>) -> Response {

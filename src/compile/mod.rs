@@ -10,6 +10,8 @@ pub mod interpret;
 pub mod intervals;
 pub mod ruleset;
 
+use std::collections::BTreeMap;
+
 use crate::metadata::Inventory;
 use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
 
@@ -23,6 +25,13 @@ pub struct Options {
     pub deny: DenyVerdicts,
     /// The settings policies were generated with; resolvers are taken from here.
     pub settings: Settings,
+}
+
+/// The ruleset of a netns nobody is known to need anything in: only the container with itself.
+pub fn closed(deny: DenyVerdicts) -> Ruleset {
+    let sets = BTreeMap::new();
+    let chains = chains::chains(&sets, Mode::Enforce, false, deny, Generation::FIRST);
+    Ruleset { chains, sets }
 }
 
 /// Compiles the policies of all workloads of one netns.

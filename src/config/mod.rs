@@ -3,10 +3,12 @@
 //! What the settings mean is decided where they are obeyed; which files are read is decided in [`files`].
 
 pub mod files;
+pub mod runtime;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,6 +18,7 @@ use crate::input::{Diagnostics, Text};
 use crate::policy::{DenyVerdict, DenyVerdicts, LabelTrust, Mode, Settings, UnknownTreatment};
 
 pub use files::{Files, Loaded, Source};
+pub use runtime::{Fallback, RuntimeSettings};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
@@ -31,6 +34,8 @@ pub struct Config {
     pub containerd_address: Option<PathBuf>,
     /// What happens to denied packets.
     pub deny: DenyVerdicts,
+    /// What the OCI runtime wrapper does.
+    pub runtime: RuntimeSettings,
 }
 
 impl Config {
@@ -76,14 +81,19 @@ impl Reader<'_> {
         let docker = root.section("docker", &mut self.problems);
         let containerd = root.section("containerd", &mut self.problems);
         let deny = root.section("deny", &mut self.problems);
+        let runtime = root.section("runtime", &mut self.problems);
         let config = Config {
             settings,
             docker_host: docker.as_ref().and_then(|section| self.docker_host(section)),
             containerd_address: containerd.as_ref().and_then(|section| self.containerd(section)),
             deny: deny.as_ref().map_or(default.deny, |section| self.deny(section)),
+            runtime: runtime
+                .as_ref()
+                .map_or(default.runtime, |section| self.runtime(section)),
         };
-        for section in [Some(root), docker.as_ref(), containerd.as_ref(), deny.as_ref()] {
-            section.into_iter().for_each(|section| section.finish(&mut self.problems));
+        let sections = [docker, containerd, deny, runtime];
+        for section in std::iter::once(root).chain(sections.iter().flatten()) {
+            section.finish(&mut self.problems);
         }
         config
     }
@@ -164,6 +174,18 @@ impl Reader<'_> {
         DenyVerdicts {
             ingress: read("ingress").unwrap_or(default.ingress),
             egress: read("egress").unwrap_or(default.egress),
+        }
+    }
+
+    fn runtime(&mut self, section: &Section<'_>) -> RuntimeSettings {
+        let default = RuntimeSettings::default();
+        let words = Fallback::ALL.map(|fallback| (fallback.word(), fallback));
+        let wait = section.integer("wait_ms", runtime::WAIT_MS, &mut self.problems);
+        RuntimeSettings {
+            wait: wait.map_or(default.wait, |given| Duration::from_millis(given.value)),
+            fallback: self
+                .word(section, "fallback", "config/bad-fallback", &words)
+                .unwrap_or(default.fallback),
         }
     }
 

@@ -36,6 +36,9 @@ fn every_key_is_read() {
         [deny]
         ingress = "reject"
         egress = "drop"
+        [runtime]
+        wait_ms = 1500
+        fallback = "refuse"
         "#,
     )
     .unwrap();
@@ -51,6 +54,10 @@ fn every_key_is_read() {
         docker_host: Some("tcp://127.0.0.1:2375".into()),
         containerd_address: Some("/run/containerd/containerd.sock".into()),
         deny: DenyVerdicts { ingress: DenyVerdict::Reject, egress: DenyVerdict::Drop },
+        runtime: RuntimeSettings {
+            wait: Duration::from_millis(1500),
+            fallback: Fallback::Refuse,
+        },
     };
     assert_eq!(config, wanted);
 }
@@ -69,17 +76,21 @@ address = "/run/containerd/containerd.sock"
 [deny]
 ingress = "drop"
 egress  = "reject"
+[runtime]
+wait_ms  = 5000
+fallback = "deny-all"
 "#;
     let config = parse(text).unwrap();
     assert_eq!(config.settings, Settings::default());
     assert_eq!(config.deny, DenyVerdicts::default());
+    assert_eq!(config.runtime, RuntimeSettings::default());
 }
 
 #[test]
 fn all_problems_are_told_at_once_with_their_places() {
     let text = "mode = \"enforced\"\nunknown = \"maybe\"\nhots = true\nresolvers = [\"dns\", \"0.0.0.0\"]\n\
                 labels = 3\n[docker]\nhost = \"docker.sock\"\n[containerd]\naddress = \"run/x\"\n\
-                [deny]\ningress = \"Drop\"\negres = \"drop\"\n";
+                [deny]\ningress = \"Drop\"\negres = \"drop\"\n[runtime]\nwait_ms = 0\nfallback = \"deny\"\n";
     insta::assert_snapshot!(parse(text).unwrap_err(), @r#"
         seawall.toml:1:8: error[config/bad-mode]: `mode` cannot be `enforced`
             help: use one of: observe, enforce, off
@@ -100,6 +111,9 @@ fn all_problems_are_told_at_once_with_their_places() {
             help: use one of: drop, reject
         seawall.toml:12:1: error[file/unknown-key]: unknown key `egres`
             help: did you mean `egress`?
+        seawall.toml:14:11: error[file/out-of-range]: `runtime.wait_ms` must be a whole number from 1 to 60000
+        seawall.toml:15:12: error[config/bad-fallback]: `fallback` cannot be `deny`
+            help: use one of: deny-all, refuse, allow
         "#);
 }
 

@@ -6,6 +6,7 @@
 
 pub mod diagnostic;
 pub mod text;
+pub mod time;
 pub mod toml_doc;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Place};

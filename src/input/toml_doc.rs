@@ -132,6 +132,30 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// The whole number under a known key; reports one that is not within `range`.
+    pub fn integer(
+        &self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+        problems: &mut Diagnostics,
+    ) -> Option<Located<u64>> {
+        let value = self.get(key)?;
+        let (least, most) = (range.start(), range.end());
+        let wanted = format!("a whole number from {least} to {most}");
+        let DeValue::Integer(number) = value.get_ref() else {
+            return self.wrong_type(value, &self.joined(key), &wanted, problems);
+        };
+        let read = u64::from_str_radix(number.as_str(), number.radix()).ok();
+        match read.filter(|number| range.contains(number)) {
+            Some(found) => Some(Located { value: found, span: value.span() }),
+            None => {
+                let message = format!("`{}` must be {wanted}", self.joined(key));
+                problems.push(self.file.problem(&value.span(), "file/out-of-range", message));
+                None
+            }
+        }
+    }
+
     /// The strings of a known key that holds a list of strings. A single string counts as a list of one.
     pub fn strings(
         &self,

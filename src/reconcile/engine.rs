@@ -14,6 +14,7 @@ use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
 use super::journal::{Entry, Journal};
 use super::queue::Queue;
+use super::start::{Progress, Start, StartAnswer};
 use super::status::{self, StatusReport};
 use crate::compile::Ruleset;
 use crate::config::Loaded;
@@ -32,6 +33,16 @@ pub enum Request {
     Status(oneshot::Sender<StatusReport>),
     /// The last transactions.
     Journal(oneshot::Sender<Vec<Entry>>),
+    /// A container's first process exists and shall run: answers when everything it needs is in force, and all that its
+    /// addresses meant before is gone. No answer while that is not so; whoever asks decides how long to wait.
+    Start {
+        /// The container.
+        id: WorkloadId,
+        /// Its first process.
+        pid: u32,
+        /// Where the answer goes.
+        reply: oneshot::Sender<StartAnswer>,
+    },
     /// Answers when everything known is programmed, or was tried.
     Settled(oneshot::Sender<()>),
     /// New rules, or why they could not be read; then the last good ones stay in force.
@@ -44,12 +55,12 @@ pub(super) struct NetnsState {
     pid: u32,
     /// Held since the first change: nobody else who gets this pid is taken for it.
     process: Option<Arc<Process>>,
-    wanted: Option<Ruleset>,
+    pub(super) wanted: Option<Ruleset>,
     known: Option<Known>,
     /// Whether the next try reads the kernel's own state, whatever is known.
     is_doubted: bool,
     /// What was wanted when the last try succeeded.
-    reached: Option<Option<Ruleset>>,
+    pub(super) reached: Option<Option<Ruleset>>,
     pub(super) last: LastTry,
 }
 
@@ -73,6 +84,7 @@ pub struct Engine {
     netns: BTreeMap<WorkloadId, NetnsState>,
     journal: Journal,
     waiting: Vec<oneshot::Sender<()>>,
+    starts: Vec<Start>,
 }
 
 impl Engine {
@@ -90,6 +102,7 @@ impl Engine {
             netns: BTreeMap::new(),
             journal: Journal::default(),
             waiting: Vec::new(),
+            starts: Vec::new(),
         }
     }
 
@@ -111,6 +124,7 @@ impl Engine {
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
+            self.answer_starts();
             self.dispatch(&finished);
             self.answer_waiting();
             let next = self.queue.next_due();
@@ -200,8 +214,7 @@ impl Engine {
             *state =
                 NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
             // What has nothing in force yet comes before what only changes.
-            let first = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-            self.queue.add(id.clone(), first);
+            self.queue.add(id.clone(), urgent(now));
         } else if state.wanted.as_ref() != wanted {
             state.wanted = wanted.cloned();
             self.queue.add(id.clone(), now);
@@ -293,6 +306,7 @@ impl Engine {
             // Whoever asked may have left meanwhile; that is no error here.
             Request::Journal(reply) => drop(reply.send(self.journal.entries())),
             Request::Settled(reply) => self.waiting.push(reply),
+            Request::Start { id, pid, reply } => self.start(id, pid, reply),
             Request::Status(reply) => {
                 let report = status::report(
                     &self.facts,
@@ -322,14 +336,80 @@ impl Engine {
         }
     }
 
+    /// Takes a container to the start gate. Its process is as good as told by containerd.
+    fn start(&mut self, id: WorkloadId, pid: u32, reply: oneshot::Sender<StartAnswer>) {
+        self.observe_first(Observation::TaskCreated { id: id.clone(), pid });
+        self.decide();
+        self.starts.push(Start { id, pid, reply, began: Instant::now(), is_asked: false });
+    }
+
+    /// Lets those start for whom everything is in force.
+    fn answer_starts(&mut self) {
+        self.starts.retain(|start| !start.reply.is_closed());
+        if self.starts.is_empty() || !self.has_heard_all() {
+            return;
+        }
+        self.bury_the_dead();
+        for mut start in std::mem::take(&mut self.starts) {
+            let owner = self.facts.inventory().netns_owner(&start.id).clone();
+            if !start.is_asked && self.netns.contains_key(&owner) {
+                // Addresses are complete only now: Docker 28 attaches networks after containerd made the process.
+                self.queue.add(owner, urgent(Instant::now()));
+                start.is_asked = true;
+            }
+            let progress = Progress {
+                inventory: self.facts.inventory(),
+                netns: &self.netns,
+                queue: &self.queue,
+            };
+            match progress.answer(&start) {
+                None => self.starts.push(start),
+                Some(answer) => {
+                    tracing::debug!(workload = %start.id, pid = start.pid, ?answer, "may start");
+                    // Whoever asked may have stopped waiting.
+                    drop(start.reply.send(answer));
+                }
+            }
+        }
+    }
+
+    /// Docker gives an address away as soon as its holder's process is dead, which nobody may have told yet.
+    fn bury_the_dead(&mut self) {
+        let is_dead = |state: &&NetnsState| {
+            state.process.as_ref().is_some_and(|process| !process.is_alive())
+        };
+        let dead: Vec<_> = self
+            .netns
+            .iter()
+            .filter(|(_, state)| is_dead(state))
+            .map(|(id, state)| (id.clone(), state.pid))
+            .collect();
+        if dead.is_empty() {
+            return;
+        }
+        for (id, pid) in dead {
+            self.observe(Observation::TaskExited { id, pid });
+        }
+        self.decide();
+    }
+
+    /// Whether every source has listed what it knows, or has said that it cannot be reached.
+    fn has_heard_all(&self) -> bool {
+        self.expected.iter().all(|source| self.facts.source(*source).is_some())
+    }
+
     fn answer_waiting(&mut self) {
-        let has_told = |source: &Source| self.facts.source(*source).is_some();
-        if self.queue.is_settled() && self.expected.iter().all(has_told) {
+        if self.queue.is_settled() && self.has_heard_all() {
             for waiting in self.waiting.drain(..) {
                 let _ = waiting.send(());
             }
         }
     }
+}
+
+/// What is urgent is asked for as if it had been long ago: before all that is asked for now.
+fn urgent(now: Instant) -> Instant {
+    now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
 }
 
 fn report(entry: &Entry) {

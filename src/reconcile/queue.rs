@@ -74,6 +74,11 @@ impl<K: Ord + Clone> Queue<K> {
         self.due.iter().filter(|(key, _)| !self.running.contains(key)).map(|(_, due)| *due).min()
     }
 
+    /// Whether nothing is to be done on a key: it is neither worked on nor asked for.
+    pub fn is_idle(&self, key: &K) -> bool {
+        !self.running.contains(key) && !self.due.contains_key(key)
+    }
+
     /// Whether everything asked for has been tried: nothing runs, and what waits has failed before.
     pub fn is_settled(&self) -> bool {
         self.running.is_empty() && self.due.keys().all(|key| self.failures.contains_key(key))

@@ -1,0 +1,161 @@
+//! Owns where the wrapper lies on disk: a link to seawall's program, called `seawall-RUNTIME`, and beside it a file that says
+//! which runtime is behind it and which daemon to ask.
+//!
+//! Engines call a runtime by path and give it their own arguments only, so whatever the wrapper must know stands in that file.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What the wrapper's name begins with.
+const PREFIX: &str = "seawall-";
+
+/// One installed wrapper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The real runtime's path.
+    pub runtime: PathBuf,
+    /// seawall's configuration file.
+    pub config: PathBuf,
+    /// The daemon's control socket.
+    pub socket: PathBuf,
+}
+
+/// Why the wrapper does not know what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The file beside the wrapper cannot be read.
+    #[error("cannot read {path}; run `seawall runtime install` again")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not understood.
+    #[error("{path} is damaged; run `seawall runtime install` again")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// The wrapper cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Place {
+    /// Whether a program called by this name is the wrapper, not the command line.
+    pub fn is_wrapper(program: &OsStr) -> bool {
+        let name = Path::new(program).file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| name.len() > PREFIX.len() && name.starts_with(PREFIX))
+    }
+
+    /// Reads the file beside a wrapper.
+    pub fn read(wrapper: &Path) -> Result<Self, PlaceError> {
+        let path = beside(wrapper);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| PlaceError::Read { path: path.clone(), source })?;
+        toml::from_str(&text).map_err(|source| PlaceError::Parse { path, source })
+    }
+
+    /// Writes wrapper and file into `folder`; `program` is seawall's own. Returns the wrapper's path.
+    pub fn write(&self, folder: &Path, program: &Path) -> Result<PathBuf, PlaceError> {
+        let name = self.runtime.file_name().and_then(OsStr::to_str).unwrap_or("runtime");
+        let wrapper = folder.join(format!("{PREFIX}{name}"));
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| PlaceError::Write { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        let file = beside(&wrapper);
+        // The file first: a wrapper that is there can always read it.
+        let body = toml::to_string(self)
+            .map_err(|error| failed(&file)(io::Error::other(error.to_string())))?;
+        let wrapped = wrapper.display();
+        let text = format!("# Written by `seawall runtime install`: what {wrapped} stands before.\n{body}");
+        replace(&file, |path| std::fs::write(path, &text)).map_err(failed(&file))?;
+        replace(&wrapper, |path| std::os::unix::fs::symlink(program, path))
+            .map_err(failed(&wrapper))?;
+        Ok(wrapper)
+    }
+
+    /// Removes a wrapper and its file; what is not there is no error.
+    pub fn remove(wrapper: &Path) -> Result<(), PlaceError> {
+        for path in [wrapper.to_path_buf(), beside(wrapper)] {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(PlaceError::Write { path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn beside(wrapper: &Path) -> PathBuf {
+    let mut name = wrapper.as_os_str().to_owned();
+    name.push(".toml");
+    name.into()
+}
+
+/// Makes a file under another name and puts it in place at once.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let _ = std::fs::remove_file(&new);
+    make(&new)?;
+    std::fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_called_after_a_runtime_are_wrappers() {
+        for (name, expected) in [
+            ("/var/lib/seawall/runtime/seawall-runc", true),
+            ("seawall-crun", true),
+            ("/usr/bin/seawall", false),
+            ("seawall-", false),
+            ("runc", false),
+        ] {
+            assert_eq!(Place::is_wrapper(OsStr::new(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place {
+            runtime: "/usr/bin/runc".into(),
+            config: "/etc/sea \"wall\"/seawall.toml".into(),
+            socket: "/run/s.sock".into(),
+        };
+        let wrapper = place.write(folder.path(), Path::new("/usr/bin/seawall")).unwrap();
+        assert_eq!(wrapper, folder.path().join("seawall-runc"));
+        assert_eq!(std::fs::read_link(&wrapper).unwrap(), Path::new("/usr/bin/seawall"));
+        assert_eq!(Place::read(&wrapper).unwrap(), place);
+        // Again, over what is there.
+        place.write(folder.path(), Path::new("/usr/bin/seawall")).unwrap();
+        Place::remove(&wrapper).unwrap();
+        Place::remove(&wrapper).unwrap();
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        assert!(matches!(Place::read(&wrapper), Err(PlaceError::Read { .. })));
+    }
+}
