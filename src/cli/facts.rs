@@ -19,7 +19,7 @@ use crate::metadata::{
 use crate::reconcile::{Desired, Rules, desire};
 
 /// Docker's socket where neither `DOCKER_HOST` nor the configuration names one.
-const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+pub(super) const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 /// containerd's socket where the configuration names none.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 

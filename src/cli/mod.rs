@@ -13,8 +13,10 @@ mod plan;
 mod policy;
 mod resolve;
 mod run;
+mod runtime;
 mod status;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +26,7 @@ use crate::api::client::ClientError;
 use crate::config::{DEFAULT_PATH, Files, Loaded};
 use crate::input::Diagnostics;
 use crate::model::Catalogue;
+use crate::runtime::{Place, Wrapper, wrapper};
 
 /// A firewall for Docker and containerd hosts that writes its own rules.
 ///
@@ -105,6 +108,19 @@ enum Command {
     Test(explain::TestArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
+    /// Make containers wait for their policy: the OCI runtime wrapper
+    #[command(subcommand)]
+    Runtime(runtime::RuntimeCommand),
+    /// Be the OCI runtime wrapper (called by container engines, through a link called seawall-RUNTIME)
+    #[command(hide = true)]
+    OciRuntime {
+        /// The real runtime.
+        #[arg(long, value_name = "PATH", default_value = "runc")]
+        runtime: PathBuf,
+        /// The runtime's own arguments.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
     /// Have the running daemon read its configuration again
     Reload,
     /// Print a completion script for a shell
@@ -151,6 +167,10 @@ impl From<std::io::Error> for CommandError {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if let Some(program) = arguments.next().filter(|program| Place::is_wrapper(program)) {
+        return wrapper::called(&program, arguments.collect());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -159,6 +179,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if let Command::OciRuntime { runtime, arguments } = cli.command {
+        let Global { config, socket, .. } = cli.global;
+        let place = Place { runtime, config, socket, former_default: None };
+        return Wrapper::new(place, arguments).run();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -202,6 +227,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::Status(args) => status::status(&global, &args).await,
         Command::Test(args) => explain::test(&global, &args).await,
         Command::Clear => clear::clear(&global).await,
+        Command::Runtime(command) => runtime::runtime(&global, &command).await,
+        // Taken before: it becomes another program, and needs nothing of what was set up since.
+        Command::OciRuntime { .. } => Ok(Exit::Done),
         Command::Reload => {
             crate::api::Client::new(&global.socket).reload().await?;
             println!(

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::files::with_suffix;
+
 /// What the wrapper's name begins with.
 const PREFIX: &str = "seawall-";
 
@@ -22,6 +24,9 @@ pub struct Place {
     pub config: PathBuf,
     /// The daemon's control socket.
     pub socket: PathBuf,
+    /// The engine's default runtime before the wrapper became that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_default: Option<String>,
 }
 
 /// Why the wrapper does not know what to do.
@@ -63,6 +68,34 @@ impl Place {
         name.is_some_and(|name| name.len() > PREFIX.len() && name.starts_with(PREFIX))
     }
 
+    /// The path of the wrapper that was called as `program`: found as a shell would find it.
+    pub fn locate(program: &OsStr) -> PathBuf {
+        let called = Path::new(program);
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let found = || {
+            let mut candidates = std::env::split_paths(&folders).map(|folder| folder.join(called));
+            candidates.find(|candidate| candidate.exists())
+        };
+        // A name with a folder in it is a path already.
+        let is_name = called.components().count() == 1;
+        is_name.then(found).flatten().unwrap_or_else(|| called.to_path_buf())
+    }
+
+    /// The wrapper of a runtime in a folder.
+    pub fn wrapper(folder: &Path, runtime: &Path) -> PathBuf {
+        let name = runtime.file_name().and_then(OsStr::to_str).unwrap_or("runtime");
+        folder.join(format!("{PREFIX}{name}"))
+    }
+
+    /// The wrappers installed in a folder.
+    pub fn all_in(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_link = |path: &PathBuf| path.is_symlink() && Self::is_wrapper(path.as_os_str());
+        let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(is_link).collect();
+        found.sort();
+        found
+    }
+
     /// Reads the file beside a wrapper.
     pub fn read(wrapper: &Path) -> Result<Self, PlaceError> {
         let path = beside(wrapper);
@@ -73,8 +106,7 @@ impl Place {
 
     /// Writes wrapper and file into `folder`; `program` is seawall's own. Returns the wrapper's path.
     pub fn write(&self, folder: &Path, program: &Path) -> Result<PathBuf, PlaceError> {
-        let name = self.runtime.file_name().and_then(OsStr::to_str).unwrap_or("runtime");
-        let wrapper = folder.join(format!("{PREFIX}{name}"));
+        let wrapper = Self::wrapper(folder, &self.runtime);
         let failed = |path: &Path| {
             let path = path.to_path_buf();
             move |source| PlaceError::Write { path, source }
@@ -107,16 +139,12 @@ impl Place {
 }
 
 fn beside(wrapper: &Path) -> PathBuf {
-    let mut name = wrapper.as_os_str().to_owned();
-    name.push(".toml");
-    name.into()
+    with_suffix(wrapper, ".toml")
 }
 
 /// Makes a file under another name and puts it in place at once.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
+    let new = with_suffix(path, ".new");
     let _ = std::fs::remove_file(&new);
     make(&new)?;
     std::fs::rename(&new, path)
@@ -146,6 +174,7 @@ mod tests {
             runtime: "/usr/bin/runc".into(),
             config: "/etc/sea \"wall\"/seawall.toml".into(),
             socket: "/run/s.sock".into(),
+            former_default: Some("kata".into()),
         };
         let wrapper = place.write(folder.path(), Path::new("/usr/bin/seawall")).unwrap();
         assert_eq!(wrapper, folder.path().join("seawall-runc"));

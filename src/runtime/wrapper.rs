@@ -1,7 +1,7 @@
 //! Owns the wrapper's one decision: at `start` the daemon is asked, and the real runtime takes over when it agrees, or after
 //! the configured fallback.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -44,6 +44,18 @@ enum Refusal {
         "seawall: {asked}, and the container could not be closed either: {failed}; it is not started. `systemctl restart seawall` helps if the daemon hangs"
     )]
     NotClosed { asked: ClientError, failed: String },
+}
+
+/// The wrapper called as `program` by an engine.
+pub fn called(program: &OsStr, arguments: Vec<OsString>) -> ExitCode {
+    match Place::read(&Place::locate(program)) {
+        Ok(place) => Wrapper::new(place, arguments).run(),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            eprintln!("seawall: {error}: {}", cause.unwrap_or_default());
+            ExitCode::from(127)
+        }
+    }
 }
 
 impl Wrapper {

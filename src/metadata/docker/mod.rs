@@ -1,8 +1,9 @@
 //! Owns Docker as a source of facts: where its API is, and one reading of everything.
 //!
-//! `watch` follows it, `reader` asks it. What an answer means is `container`'s and `inspect`'s business.
+//! `watch` follows it, `reader` asks it, `runtimes` asks which OCI runtimes it has. What an answer means is `container`'s and `inspect`'s business.
 
 mod reader;
+mod runtimes;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ pub use super::resolvers::host_resolvers;
 use super::workload::Workload;
 use crate::input::Text;
 use reader::Reader;
+
+pub use runtimes::Runtimes;
 
 /// The oldest API that tells what is needed: Docker 20.10.
 pub const OLDEST_API: (usize, usize) = (1, 41);
@@ -148,6 +151,10 @@ impl DockerSource {
             Docker::connect_with_http(&self.host, REQUEST_TIMEOUT, &version)
         }
     }
+}
+
+fn ask(action: &'static str, source: bollard::errors::Error) -> DockerError {
+    DockerError::Ask { action, source: Box::new(source) }
 }
 
 /// The API version at the end of Docker's message about versions.

@@ -15,7 +15,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::DockerError;
+use super::{DockerError, ask};
+use crate::input::Text;
 use crate::metadata::container::{self, Surroundings};
 use crate::metadata::inspect;
 use crate::metadata::json::{at, entries, text};
@@ -26,7 +27,7 @@ use crate::metadata::workload::{Runtime, Workload};
 const INSPECT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many containers a listing asks for at a time.
-const CONCURRENCY: usize = 16;
+pub(super) const CONCURRENCY: usize = 16;
 
 /// More images than this are forgotten and asked for again.
 const IMAGES_KEPT: usize = 1024;
@@ -112,7 +113,15 @@ impl Reader {
         }
     }
 
-    async fn summaries(&self, id: Option<&str>) -> Result<Vec<Value>, DockerError> {
+    /// A container's name and the runtime it was created with. None when it is gone, or being started.
+    pub(super) async fn runtime_of(&self, id: &str) -> Option<(Text, Text)> {
+        let asked = self.docker.inspect_container(id, None);
+        let answer = tokio::time::timeout(INSPECT_PATIENCE, asked).await.ok()?.ok()?;
+        let runtime = answer.host_config?.runtime?;
+        Some((Text::new(answer.name?.trim_start_matches('/')), Text::new(&runtime)))
+    }
+
+    pub(super) async fn summaries(&self, id: Option<&str>) -> Result<Vec<Value>, DockerError> {
         let filters = id.map(|id| HashMap::from([("id".to_owned(), vec![id.to_owned()])]));
         let options = ListContainersOptions { all: true, filters, ..Default::default() };
         let summaries = self
@@ -193,10 +202,6 @@ fn as_inspected(summary: &Value, image: &Value) -> Value {
         },
         "NetworkSettings": {"Networks": at(summary, &["NetworkSettings", "Networks"]), "Ports": ports},
     })
-}
-
-fn ask(action: &'static str, source: Error) -> DockerError {
-    DockerError::Ask { action, source: Box::new(source) }
 }
 
 fn to_value(answer: &impl serde::Serialize) -> Result<Value, DockerError> {

@@ -1,0 +1,125 @@
+//! `seawall runtime`: puts the OCI runtime wrapper before an engine's runtime, takes it away, and says whether it is there.
+
+mod install;
+mod status;
+mod uninstall;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{CommandError, Exit, Global, facts};
+use crate::config::Loaded;
+use crate::metadata::docker::DockerSource;
+use crate::runtime::{containerd, docker, podman};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RuntimeCommand {
+    /// Make an engine call seawall before a container's first instruction
+    #[command(after_help = "\
+Examples:
+  seawall runtime install                          Docker, for all containers created from now on
+  seawall runtime install --no-default             only for `docker run --runtime seawall`
+  seawall runtime install --runtime /usr/bin/crun  before crun instead of runc
+  seawall runtime install --engine podman")]
+    Install(install::InstallArgs),
+    /// Undo `install`; the engine calls its runtime itself again
+    Uninstall(EngineArgs),
+    /// Say whether containers wait for their policy; exit code 1 when not all do
+    Status(EngineArgs),
+}
+
+/// Which engine, and where its configuration is.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArgs {
+    /// Which engine.
+    #[arg(long, value_enum, default_value_t = Engine::Docker)]
+    engine: Engine,
+    /// Docker's configuration file.
+    #[arg(long, value_name = "FILE", default_value = docker::CONFIG)]
+    docker_config: PathBuf,
+    /// containerd's configuration file, for `--engine containerd`.
+    #[arg(long, value_name = "FILE", default_value = containerd::CONFIG)]
+    containerd_config: PathBuf,
+    /// The file to write for Podman, for `--engine podman`.
+    #[arg(long, value_name = "FILE", default_value = podman::CONFIG)]
+    podman_config: PathBuf,
+    /// The name the engine knows the wrapper by.
+    #[arg(long, default_value = "seawall", value_parser = name)]
+    name: String,
+}
+
+/// Who runs containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// Docker Engine
+    Docker,
+    /// containerd's own containers: Kubernetes' pods
+    Containerd,
+    /// Podman
+    Podman,
+}
+
+impl EngineArgs {
+    /// The engine's file.
+    fn file(&self) -> &Path {
+        match self.engine {
+            Engine::Docker => &self.docker_config,
+            Engine::Containerd => &self.containerd_config,
+            Engine::Podman => &self.podman_config,
+        }
+    }
+}
+
+/// A runtime's name as Docker takes it: letters, digits, `-` and `_`, and none that Docker keeps for itself.
+fn name(raw: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if raw.is_empty() || !raw.chars().all(is_plain) {
+        return Err("use letters, digits, - and _".to_owned());
+    }
+    if raw == "runc" {
+        return Err("Docker keeps this name for itself; use another".to_owned());
+    }
+    Ok(raw.to_owned())
+}
+
+pub(super) async fn runtime(
+    global: &Global,
+    command: &RuntimeCommand,
+) -> Result<Exit, CommandError> {
+    match command {
+        RuntimeCommand::Install(args) => install::install(global, args).await,
+        RuntimeCommand::Uninstall(args) => uninstall::uninstall(global, args).await,
+        RuntimeCommand::Status(args) => status::status(global, args).await,
+    }
+}
+
+/// Where wrappers are put.
+fn folder(global: &Global) -> Result<PathBuf, CommandError> {
+    Ok(std::path::absolute(global.state_dir.join("runtime"))?)
+}
+
+fn docker_source(loaded: &Loaded) -> Result<DockerSource, CommandError> {
+    let host = loaded.config.docker_host.as_deref().unwrap_or(facts::DOCKER_HOST);
+    DockerSource::from_env(host, std::collections::BTreeSet::new())
+        .map_err(|error| CommandError::Usage(error.into()))
+}
+
+fn need_root() -> Result<(), CommandError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(CommandError::System(anyhow!(
+        "no permission to change the engine's configuration; run seawall as root"
+    )))
+}
+
+/// What went wrong with an engine's file, which is as it was.
+fn untouched(file: &Path, error: impl std::fmt::Display) -> CommandError {
+    CommandError::Usage(anyhow!("{}: {error}; the file is left as it is", file.display()))
+}
+
+fn system(error: impl Into<anyhow::Error>) -> CommandError {
+    CommandError::System(error.into())
+}
