@@ -65,10 +65,7 @@ fn text(report: &StatusReport) -> String {
             Some(error) => output::paint(Colour::Warning, &format!("{}: {error}", source.name)),
         });
     }
-    lines.push(
-        "first packets: not guaranteed. Containers are programmed when they are created, which may be after their first packets"
-            .to_owned(),
-    );
+    lines.push(first_packets(report));
     if let Some(error) = &report.configuration_error {
         let told =
             format!("configuration on disk refused, the last good one is in force:\n{error}");
@@ -84,6 +81,25 @@ fn text(report: &StatusReport) -> String {
         lines.push(output::table(&header, &rows));
     }
     lines.join("\n")
+}
+
+/// Whether first packets met a policy. Every way to say it is told apart: a guarantee nobody checked is none.
+fn first_packets(report: &StatusReport) -> String {
+    let running: Vec<_> =
+        report.workloads.iter().filter(|one| one.pid.is_some() && one.mode != "off").collect();
+    let count = |wanted| running.iter().filter(|one| one.has_waited == wanted).count();
+    let (waited, late, unknown) = (count(Some(true)), count(Some(false)), count(None));
+    let mut parts =
+        vec![format!("{waited} of {} containers waited for their policy", running.len())];
+    if late > 0 {
+        let late =
+            format!("{late} did not, and may have talked before it (`seawall runtime status`)");
+        parts.push(output::paint(Colour::Warning, &late));
+    }
+    if unknown > 0 {
+        parts.push(format!("{unknown} ran before this daemon did"));
+    }
+    format!("first packets: {}", parts.join("; "))
 }
 
 fn row(workload: &WorkloadStatus) -> Vec<String> {

@@ -87,9 +87,7 @@ impl Reader<'_> {
             docker_host: docker.as_ref().and_then(|section| self.docker_host(section)),
             containerd_address: containerd.as_ref().and_then(|section| self.containerd(section)),
             deny: deny.as_ref().map_or(default.deny, |section| self.deny(section)),
-            runtime: runtime
-                .as_ref()
-                .map_or(default.runtime, |section| self.runtime(section)),
+            runtime: runtime.as_ref().map_or(default.runtime, |section| self.runtime(section)),
         };
         let sections = [docker, containerd, deny, runtime];
         for section in std::iter::once(root).chain(sections.iter().flatten()) {

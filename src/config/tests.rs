@@ -54,10 +54,7 @@ fn every_key_is_read() {
         docker_host: Some("tcp://127.0.0.1:2375".into()),
         containerd_address: Some("/run/containerd/containerd.sock".into()),
         deny: DenyVerdicts { ingress: DenyVerdict::Reject, egress: DenyVerdict::Drop },
-        runtime: RuntimeSettings {
-            wait: Duration::from_millis(1500),
-            fallback: Fallback::Refuse,
-        },
+        runtime: RuntimeSettings { wait: Duration::from_millis(1500), fallback: Fallback::Refuse },
     };
     assert_eq!(config, wanted);
 }

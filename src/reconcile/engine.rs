@@ -62,6 +62,8 @@ pub(super) struct NetnsState {
     /// What was wanted when the last try succeeded.
     pub(super) reached: Option<Option<Ruleset>>,
     pub(super) last: LastTry,
+    /// Whether its container waited for this before its first instruction; none where it ran before the daemon did.
+    pub(super) has_waited: Option<bool>,
 }
 
 struct Done {
@@ -85,6 +87,8 @@ pub struct Engine {
     journal: Journal,
     waiting: Vec<oneshot::Sender<()>>,
     starts: Vec<Start>,
+    /// Whether everything that ran when the daemon started has been programmed, or tried.
+    has_caught_up: bool,
 }
 
 impl Engine {
@@ -103,6 +107,7 @@ impl Engine {
             journal: Journal::default(),
             waiting: Vec::new(),
             starts: Vec::new(),
+            has_caught_up: false,
         }
     }
 
@@ -211,8 +216,12 @@ impl Engine {
         let wanted = self.desired.rulesets.get(id);
         let state = self.netns.entry(id.clone()).or_default();
         if state.pid != netns.pid {
-            *state =
-                NetnsState { pid: netns.pid, wanted: wanted.cloned(), ..NetnsState::default() };
+            *state = NetnsState {
+                pid: netns.pid,
+                wanted: wanted.cloned(),
+                has_waited: self.has_caught_up.then_some(false),
+                ..NetnsState::default()
+            };
             // What has nothing in force yet comes before what only changes.
             self.queue.add(id.clone(), urgent(now));
         } else if state.wanted.as_ref() != wanted {
@@ -354,7 +363,7 @@ impl Engine {
             let owner = self.facts.inventory().netns_owner(&start.id).clone();
             if !start.is_asked && self.netns.contains_key(&owner) {
                 // Addresses are complete only now: Docker 28 attaches networks after containerd made the process.
-                self.queue.add(owner, urgent(Instant::now()));
+                self.queue.add(owner.clone(), urgent(Instant::now()));
                 start.is_asked = true;
             }
             let progress = Progress {
@@ -365,6 +374,9 @@ impl Engine {
             match progress.answer(&start) {
                 None => self.starts.push(start),
                 Some(answer) => {
+                    if let Some(state) = self.netns.get_mut(&owner) {
+                        state.has_waited = Some(true);
+                    }
                     tracing::debug!(workload = %start.id, pid = start.pid, ?answer, "may start");
                     // Whoever asked may have stopped waiting.
                     drop(start.reply.send(answer));
@@ -375,9 +387,8 @@ impl Engine {
 
     /// Docker gives an address away as soon as its holder's process is dead, which nobody may have told yet.
     fn bury_the_dead(&mut self) {
-        let is_dead = |state: &&NetnsState| {
-            state.process.as_ref().is_some_and(|process| !process.is_alive())
-        };
+        let is_dead =
+            |state: &&NetnsState| state.process.as_ref().is_some_and(|process| !process.is_alive());
         let dead: Vec<_> = self
             .netns
             .iter()
@@ -400,6 +411,7 @@ impl Engine {
 
     fn answer_waiting(&mut self) {
         if self.queue.is_settled() && self.has_heard_all() {
+            self.has_caught_up = true;
             for waiting in self.waiting.drain(..) {
                 let _ = waiting.send(());
             }

@@ -48,9 +48,8 @@ impl Progress<'_> {
     pub(super) fn answer(&self, start: &Start) -> Option<StartAnswer> {
         let workload = self.inventory.get(&start.id)?;
         let owner = self.inventory.netns_owner(&start.id);
-        let is_host = |id| {
-            self.inventory.get(id).is_some_and(|one| one.network_mode == NetworkMode::Host)
-        };
+        let is_host =
+            |id| self.inventory.get(id).is_some_and(|one| one.network_mode == NetworkMode::Host);
         if is_host(owner) || workload.network_mode == NetworkMode::Host {
             return Some(StartAnswer::NotFiltered);
         }

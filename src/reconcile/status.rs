@@ -67,6 +67,9 @@ pub struct WorkloadStatus {
     pub denied_out: u64,
     /// Its first process, while it runs.
     pub pid: Option<u32>,
+    /// Whether its first instruction waited for its policy (`seawall runtime`); none where it ran before the daemon did, or
+    /// is not filtered.
+    pub has_waited: Option<bool>,
 }
 
 pub(super) fn report(
@@ -91,8 +94,10 @@ pub(super) fn report(
         .iter()
         .map(|workload| {
             let owner = inventory.netns_owner(&workload.id);
-            let last = netns.get(owner).map(|state| state.last.clone()).unwrap_or_default();
-            one(workload, desired, &last)
+            let state = netns.get(owner);
+            let last = state.map(|state| state.last.clone()).unwrap_or_default();
+            let has_waited = state.and_then(|state| state.has_waited);
+            WorkloadStatus { has_waited, ..one(workload, desired, &last) }
         })
         .collect();
     workloads.sort_by(|a, b| (&a.display_name, &a.name).cmp(&(&b.display_name, &b.name)));
@@ -124,6 +129,7 @@ fn one(workload: &Workload, desired: &Desired, last: &LastTry) -> WorkloadStatus
         denied_in: 0,
         denied_out: 0,
         pid: workload.netns.as_ref().map(|netns| netns.pid),
+        has_waited: None,
     }
 }
 

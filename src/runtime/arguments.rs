@@ -53,7 +53,7 @@ impl Invocation {
             }
         }
         let is_id = |argument: &&OsStr| option(argument).is_none();
-        read.id = rest.filter(is_id).last().and_then(OsStr::to_str).map(str::to_owned);
+        read.id = rest.rfind(is_id).and_then(OsStr::to_str).map(str::to_owned);
         read
     }
 
@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn values_behind_equal_signs_and_options_behind_the_command_are_understood() {
         let read = read("--root=/run/crun --cgroup-manager systemd start --verbose abc");
-        assert_eq!((read.starts(), read.root.as_deref()), (Some("abc"), Some(Path::new("/run/crun"))));
+        assert_eq!(
+            (read.starts(), read.root.as_deref()),
+            (Some("abc"), Some(Path::new("/run/crun")))
+        );
     }
 
     #[test]

@@ -26,12 +26,10 @@ pub enum EditError {
 
 /// Sets the program of the runtime `runc` to `path`; with none, removes it, so that containerd finds runc itself.
 /// Returns the text and the program that stood there.
-pub fn set_program(
-    text: &str,
-    path: Option<&Path>,
-) -> Result<(String, Option<String>), EditError> {
-    let mut document: DocumentMut =
-        text.parse().map_err(|error: toml_edit::TomlError| EditError::NotToml(error.to_string()))?;
+pub fn set_program(text: &str, path: Option<&Path>) -> Result<(String, Option<String>), EditError> {
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|error: toml_edit::TomlError| EditError::NotToml(error.to_string()))?;
     // A file without a version is of version 1, but an empty one is none at all.
     let is_empty = document.as_table().is_empty();
     let version = document.get("version").and_then(Item::as_integer).unwrap_or(1);
@@ -50,9 +48,11 @@ pub fn set_program(
         let mut new = Table::new();
         // Only the last one is written as a header of its own.
         new.set_implicit(depth + 1 < steps.len());
-        table = table.entry(step).or_insert(Item::Table(new)).as_table_mut().ok_or_else(|| {
-            EditError::NotATable(steps[..=depth].join("."))
-        })?;
+        table = table
+            .entry(step)
+            .or_insert(Item::Table(new))
+            .as_table_mut()
+            .ok_or_else(|| EditError::NotATable(steps[..=depth].join(".")))?;
     }
     if !table.contains_key("runtime_type") {
         table.insert("runtime_type", value("io.containerd.runc.v2"));
@@ -101,7 +101,10 @@ mod tests {
     #[test]
     fn versions_have_their_own_plugin_and_unknown_ones_are_refused() {
         let (three, _) = set_program("version = 3\n", Some(Path::new(PATH))).unwrap();
-        assert!(three.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]"), "{three}");
+        assert!(
+            three.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]"),
+            "{three}"
+        );
         let (empty, _) = set_program("", Some(Path::new(PATH))).unwrap();
         assert!(empty.starts_with("version = 2\n"), "{empty}");
         assert_eq!(set_program("version = 9\n", None), Err(EditError::Version(9)));

@@ -88,12 +88,7 @@ impl Setup {
 }
 
 /// Adds runtime `name` at `path`, in the place of one of that name, and makes it the default if asked to.
-pub fn install(
-    text: &str,
-    name: &str,
-    path: &Path,
-    is_default: bool,
-) -> Result<String, EditError> {
+pub fn install(text: &str, name: &str, path: &Path, is_default: bool) -> Result<String, EditError> {
     Setup::read(text)?;
     let (root, object) = open(text)?;
     let path = CstInputValue::String(path.display().to_string());
@@ -155,8 +150,8 @@ fn parse(text: &str) -> Result<Value, EditError> {
 }
 
 fn open(text: &str) -> Result<(CstRootNode, CstObject), EditError> {
-    let root = CstRootNode::parse(text, &STRICT)
-        .map_err(|error| EditError::NotJson(error.to_string()))?;
+    let root =
+        CstRootNode::parse(text, &STRICT).map_err(|error| EditError::NotJson(error.to_string()))?;
     let object = root.object_value_or_create().ok_or(EditError::NotAnObject("the file"))?;
     Ok((root, object))
 }
@@ -193,10 +188,14 @@ mod tests {
 
     #[test]
     fn the_former_default_comes_back() {
-        let before = "{\"default-runtime\":\"kata\",\"runtimes\":{\"kata\":{\"path\":\"/opt/kata\"}}}";
+        let before =
+            "{\"default-runtime\":\"kata\",\"runtimes\":{\"kata\":{\"path\":\"/opt/kata\"}}}";
         let after = installed(before);
         let setup = Setup::read(&after).unwrap();
-        assert_eq!((setup.default.as_deref(), setup.path("seawall")), (Some("seawall"), Some(PATH)));
+        assert_eq!(
+            (setup.default.as_deref(), setup.path("seawall")),
+            (Some("seawall"), Some(PATH))
+        );
         assert_eq!(setup.path("kata"), Some("/opt/kata"));
         let back = uninstall(&after, "seawall", Some("kata")).unwrap();
         assert_eq!(parse(&back), parse(before));
@@ -206,7 +205,10 @@ mod tests {
     fn installing_twice_changes_nothing_more() {
         let once = installed("");
         assert_eq!(installed(&once), once);
-        assert_eq!(parse(&uninstall(&once, "seawall", None).unwrap()).unwrap(), serde_json::json!({}));
+        assert_eq!(
+            parse(&uninstall(&once, "seawall", None).unwrap()).unwrap(),
+            serde_json::json!({})
+        );
     }
 
     #[test]

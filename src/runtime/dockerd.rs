@@ -22,7 +22,8 @@ pub fn find(socket: &str, pid_file: Option<&str>) -> Option<u32> {
         let credentials = getsockopt(&stream, PeerCredentials).ok()?;
         u32::try_from(credentials.pid()).ok()
     };
-    let written = || std::fs::read_to_string(pid_file.unwrap_or(PID_FILE)).ok()?.trim().parse().ok();
+    let written =
+        || std::fs::read_to_string(pid_file.unwrap_or(PID_FILE)).ok()?.trim().parse().ok();
     listener().filter(|pid| is_dockerd(*pid)).or_else(written).filter(|pid| is_dockerd(*pid))
 }
 

@@ -117,7 +117,9 @@ impl Place {
         let body = toml::to_string(self)
             .map_err(|error| failed(&file)(io::Error::other(error.to_string())))?;
         let wrapped = wrapper.display();
-        let text = format!("# Written by `seawall runtime install`: what {wrapped} stands before.\n{body}");
+        let text = format!(
+            "# Written by `seawall runtime install`: what {wrapped} stands before.\n{body}"
+        );
         replace(&file, |path| std::fs::write(path, &text)).map_err(failed(&file))?;
         replace(&wrapper, |path| std::os::unix::fs::symlink(program, path))
             .map_err(failed(&wrapper))?;

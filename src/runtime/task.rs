@@ -72,7 +72,11 @@ mod tests {
     fn a_runtime_with_another_state_is_asked() {
         let folder = tempfile::tempdir().unwrap();
         let runtime = folder.path().join("runtime");
-        std::fs::write(&runtime, "#!/bin/sh\necho \"{\\\"pid\\\": 7, \\\"args\\\": \\\"$*\\\"}\"\n").unwrap();
+        std::fs::write(
+            &runtime,
+            "#!/bin/sh\necho \"{\\\"pid\\\": 7, \\\"args\\\": \\\"$*\\\"}\"\n",
+        )
+        .unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o755)).unwrap();
         let arguments = ["--root", "/nowhere", "start", "x"].map(OsString::from);

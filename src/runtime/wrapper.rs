@@ -38,7 +38,9 @@ pub struct Wrapper {
 /// Why nothing stands between a container and its start.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("seawall: {0}; this container is not started, because seawall.toml says `runtime.fallback = \"refuse\"`")]
+    #[error(
+        "seawall: {0}; this container is not started, because seawall.toml says `runtime.fallback = \"refuse\"`"
+    )]
     Configured(ClientError),
     #[error(
         "seawall: {asked}, and the container could not be closed either: {failed}; it is not started. `systemctl restart seawall` helps if the daemon hangs"
@@ -177,7 +179,9 @@ impl Wrapper {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let time = utc(now.as_secs());
             let line = match self.invocation.logs_json {
-                true => serde_json::json!({ "level": level, "msg": message, "time": time }).to_string(),
+                true => {
+                    serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
+                }
                 false => format!("time=\"{time}\" level={level} msg={message:?}"),
             };
             append(path, &line);

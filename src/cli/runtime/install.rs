@@ -51,7 +51,9 @@ pub(super) async fn install(global: &Global, args: &InstallArgs) -> Result<Exit,
             output::print(&format!("{} stands before {}", wrapper.display(), runtime_of(&wrapper)));
             let docker = docker_source(&loaded)?;
             if args.no_reload {
-                output::print("Docker takes it once its configuration is read again: systemctl reload docker");
+                output::print(
+                    "Docker takes it once its configuration is read again: systemctl reload docker",
+                );
             } else {
                 let default = (!args.no_default).then_some(args.engine.name.as_str());
                 reload(&docker, &edited, &args.engine.name, default).await?;
@@ -153,7 +155,10 @@ fn default_runtime(
 /// An absolute path as it is, a name from PATH.
 fn find_program(given: &Path) -> Result<PathBuf, CommandError> {
     let missing = || {
-        CommandError::Usage(anyhow!("there is no program {}; name one with --runtime", given.display()))
+        CommandError::Usage(anyhow!(
+            "there is no program {}; name one with --runtime",
+            given.display()
+        ))
     };
     if given.components().count() > 1 {
         return given.canonicalize().map_err(|_| missing());
@@ -203,10 +208,17 @@ pub(super) async fn reload(
     let is_default = default.is_none_or(|default| now.default == *default);
     if is_known && is_default {
         let word = if default.is_some() { "its default runtime" } else { "one of its runtimes" };
-        output::print(&format!("Docker {} has `{name}` as {word}; no container was restarted", now.version));
+        output::print(&format!(
+            "Docker {} has `{name}` as {word}; no container was restarted",
+            now.version
+        ));
         return Ok(());
     }
-    let why = if has_told { "read its configuration, but does not use it" } else { "did not say that it read its configuration" };
+    let why = if has_told {
+        "read its configuration, but does not use it"
+    } else {
+        "did not say that it read its configuration"
+    };
     Err(CommandError::System(anyhow!(
         "Docker {why}; see its log (journalctl -u docker). Options on dockerd's command line win over daemon.json. `seawall runtime uninstall` undoes the change"
     )))

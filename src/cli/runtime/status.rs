@@ -60,7 +60,9 @@ pub(super) async fn status(global: &Global, args: &EngineArgs) -> Result<Exit, C
     }
     let settings = loaded.config.runtime;
     found.push(match Client::new(&global.socket).status().await {
-        Ok(report) => good(format!("seawall {} answers on {}", report.version, global.socket.display())),
+        Ok(report) => {
+            good(format!("seawall {} answers on {}", report.version, global.socket.display()))
+        }
         Err(error) => bad(format!(
             "{error}; until then starts fall back to `{}` after at most {} ms",
             settings.fallback.word(),

@@ -20,7 +20,10 @@ pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit
         Engine::Docker => {
             let setup = Setup::read(&text).map_err(|error| untouched(file, error))?;
             let Some(wrapper) = setup.path(&args.name).map(PathBuf::from) else {
-                output::print(&format!("Docker has no runtime `{}`: nothing is installed", args.name));
+                output::print(&format!(
+                    "Docker has no runtime `{}`: nothing is installed",
+                    args.name
+                ));
                 return Ok(Exit::Done);
             };
             let docker = docker_source(&loaded)?;
@@ -44,12 +47,17 @@ pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit
                 dockerd::reload(pid)?;
             }
             remove_wrapper(global, &wrapper)?;
-            output::print(&format!("Docker calls its runtime itself again; {} is as it was", file.display()));
+            output::print(&format!(
+                "Docker calls its runtime itself again; {} is as it was",
+                file.display()
+            ));
         }
         Engine::Containerd => {
             let (edited, former) =
                 containerd::set_program(&text, None).map_err(|error| untouched(file, error))?;
-            let Some(wrapper) = former.map(PathBuf::from).filter(|path| Place::is_wrapper(path.as_os_str())) else {
+            let Some(wrapper) =
+                former.map(PathBuf::from).filter(|path| Place::is_wrapper(path.as_os_str()))
+            else {
                 output::print("containerd does not use the wrapper: nothing is installed");
                 return Ok(Exit::Done);
             };
@@ -59,12 +67,16 @@ pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit
             });
             files::replace(file, &was.unwrap_or(edited)).map_err(system)?;
             files::remove(&files::backup_of(file)).map_err(system)?;
-            output::print("containerd calls its runtime itself again once it is restarted: systemctl restart containerd");
+            output::print(
+                "containerd calls its runtime itself again once it is restarted: systemctl restart containerd",
+            );
             // It is needed until then: the wrapper stays, and is removed with the package.
         }
         Engine::Podman => {
             files::remove(file).map_err(system)?;
-            output::print("Podman calls its runtime itself again; containers created with the wrapper must be created anew");
+            output::print(
+                "Podman calls its runtime itself again; containers created with the wrapper must be created anew",
+            );
         }
     }
     Ok(Exit::Done)
@@ -81,12 +93,16 @@ async fn users(docker: &DockerSource, name: &str) -> Vec<String> {
 fn as_it_was(file: &Path, text: &str, name: &str, wrapper: &Path) -> Option<String> {
     let kept = files::read(&files::backup_of(file)).ok().flatten()?;
     let installed = |is_default| docker::install(&kept, name, wrapper, is_default);
-    [true, false].iter().any(|is_default| installed(*is_default).is_ok_and(|again| again == text)).then_some(kept)
+    [true, false]
+        .iter()
+        .any(|is_default| installed(*is_default).is_ok_and(|again| again == text))
+        .then_some(kept)
 }
 
 fn remove_wrapper(global: &Global, wrapper: &Path) -> Result<(), CommandError> {
     // Only what lies where install puts it: a path in somebody's file may be anything.
-    if wrapper.parent() == Some(folder(global)?.as_path()) && Place::is_wrapper(wrapper.as_os_str()) {
+    if wrapper.parent() == Some(folder(global)?.as_path()) && Place::is_wrapper(wrapper.as_os_str())
+    {
         Place::remove(wrapper).map_err(system)?;
     }
     Ok(())

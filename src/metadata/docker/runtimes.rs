@@ -66,8 +66,11 @@ impl DockerSource {
             let reader = &reader;
             async move { reader.runtime_of(text(&summary, &["Id"])).await }
         });
-        let mut found: Vec<_> =
-            asked.buffer_unordered(super::reader::CONCURRENCY).filter_map(std::future::ready).collect().await;
+        let mut found: Vec<_> = asked
+            .buffer_unordered(super::reader::CONCURRENCY)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         found.sort();
         Ok(found)
     }
