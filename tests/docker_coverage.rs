@@ -4,9 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{
-    Container, DockerHost, EmptyNetns, OUTSIDE_NET4, OUTSIDE_NET6, Seawall, Stage, held, nft,
-};
+use harness::{EmptyNetns, OUTSIDE_NET4, OUTSIDE_NET6, Seawall, Stage, held, nft};
 
 const ENFORCE: &str = "mode = \"enforce\"\nunknown = \"deny\"\n\
                        resolvers = [\"203.0.113.53\", \"2001:db8:53::53\"]";
@@ -21,10 +19,7 @@ fn names_resolve_through_the_configured_resolver_and_no_other() {
     let plain = host.guest(&["nginx:1.22"]);
     let unlisted = [OUTSIDE_NET4, OUTSIDE_NET6].map(|ip| ip.to_string());
     for resolver in &unlisted {
-        assert!(
-            resolves(host, &api, "outside.test", Some(resolver)),
-            "{resolver}, without seawall"
-        );
+        assert!(host.resolves(&api, "outside.test", Some(resolver)), "{resolver}, without seawall");
     }
     let seawall = Seawall::start(host, ENFORCE);
     for container in [&api, &web] {
@@ -32,20 +27,20 @@ fn names_resolve_through_the_configured_resolver_and_no_other() {
             // web is on one network only, and does not see the stores.
             let is_visible = name.contains('.') || container.id == api.id;
             assert_eq!(
-                resolves(host, container, name, None),
+                host.resolves(container, name, None),
                 is_visible,
                 "{} {name}",
                 container.name
             );
         }
     }
-    assert!(resolves(host, &plain, "outside.test", None));
+    assert!(host.resolves(&plain, "outside.test", None));
     for container in [&api, &plain] {
         for resolver in &unlisted {
-            assert!(!resolves(host, container, "outside.test", Some(resolver)), "{resolver}");
+            assert!(!host.resolves(container, "outside.test", Some(resolver)), "{resolver}");
         }
         for resolver in ["203.0.113.53", "2001:db8:53::53"] {
-            assert!(resolves(host, container, "outside.test", Some(resolver)), "{resolver}");
+            assert!(host.resolves(container, "outside.test", Some(resolver)), "{resolver}");
         }
     }
     let denied = seawall.status_of(&api.id)["denied_out"].as_u64().unwrap();
@@ -204,35 +199,6 @@ fn harmless(what: &str, text: &str) {
     assert!(!text.contains("geheim"), "{what}: a secret is printed");
 }
 
-/// Whether a name resolves inside a container, by its own resolver or by one it is told to ask.
-fn resolves(host: &DockerHost, container: &Container, name: &str, resolver: Option<&str>) -> bool {
-    match resolver {
-        None => host.exec_in(container, &["getent", "hosts", name]).status.success(),
-        Some(resolver) => {
-            // A query as RFC 1035 section 4 says: one question, type A, class IN.
-            let mut query = vec![0x53, 0x57, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-            for label in name.split('.') {
-                query.push(label.len() as u8);
-                query.extend(label.as_bytes());
-            }
-            query.extend([0, 0, 1, 0, 1]);
-            asks(container, resolver, &query)
-        }
-    }
-}
-
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Whether a resolver answers a query sent from inside.
-fn asks(container: &Container, resolver: &str, query: &[u8]) -> bool {
-    let to = std::net::SocketAddr::new(resolver.parse().expect("an address"), 53);
-    container.netns().run(|| {
-        let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = std::net::UdpSocket::bind(own).expect("a port is free");
-        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout can be set");
-        let sent = socket.connect(to).and_then(|()| socket.send(query));
-        sent.and_then(|_| socket.recv(&mut [0; 512])).is_ok()
-    })
 }

@@ -77,7 +77,7 @@ fn short_lived_containers_leave_nothing_behind() {
     // One first, so that everything that is made once is made.
     host.docker_ok(&["run", "--rm", "busybox:1", "true"]);
     until("it is forgotten", LIMIT * 10, || workloads(&seawall) == host.containers().len());
-    let (fds, links, namespaces) = (open_files(&seawall), links(host), namespaces());
+    let (fds, links, namespaces) = (open_files(&seawall), links(host), namespaces(host));
     let runs: Vec<_> = (0..3)
         .map(|_| {
             std::thread::spawn(move || {
@@ -92,7 +92,7 @@ fn short_lived_containers_leave_nothing_behind() {
     }
     until("they are forgotten", LIMIT * 10, || workloads(&seawall) == host.containers().len());
     until("their interfaces are gone", LIMIT * 10, || self::links(host) <= links);
-    until("their namespaces are gone", LIMIT * 10, || self::namespaces() <= namespaces);
+    until("their namespaces are gone", LIMIT * 10, || self::namespaces(host) <= namespaces);
     until("what was open is closed", LIMIT * 10, || open_files(&seawall) <= fds);
     let log = seawall.log();
     let noise: Vec<&str> =
@@ -155,7 +155,9 @@ fn links(host: &harness::DockerHost) -> usize {
 }
 
 /// Named network namespaces: Docker's own are mounted.
-fn namespaces() -> usize {
-    let mounts = std::fs::read_to_string("/proc/mounts").expect("it is there");
-    mounts.lines().filter(|line| line.starts_with("nsfs ")).count()
+fn namespaces(host: &harness::DockerHost) -> usize {
+    let mounts = host.inside(&["cat", "/proc/self/mounts"]).output().expect("it can be run");
+    let mounts = String::from_utf8_lossy(&mounts.stdout).into_owned();
+    let is_own = |line: &&str| line.starts_with("nsfs ") && line.contains(host.name());
+    mounts.lines().filter(is_own).count()
 }

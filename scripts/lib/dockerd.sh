@@ -6,6 +6,7 @@
 #   netns swall-NAME-out    the outside:      uplink0 192.168.231.1 and fd5e:2310::1, and the addresses in OUTSIDE_*
 #   /run/swall-NAME         docker.sock, dockerd.log, daemon.json, exec/ (containerd's socket is below it), outside.log
 #   $SWALL_DATA/NAME        the data root, on the disk of the build folder
+# and of a mount namespace, see engine.sh.
 # shellcheck shell=bash
 
 # Addresses in the outside world. The second pair is globally routed for real, so that "internet" can be told from
@@ -16,6 +17,8 @@ export HOST_ADDR4=192.168.231.2 HOST_ADDR6=fd5e:2310::2
 
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SWALL_DATA=${SWALL_DATA:-$(realpath -m "${CARGO_TARGET_DIR:-$LIB/../../target}/private-docker")}
+# shellcheck source=scripts/lib/engine.sh
+. "$LIB/engine.sh"
 
 host_netns() { echo "swall-$1"; }
 outside_netns() { echo "swall-$1-out"; }
@@ -82,7 +85,7 @@ host_start() {
   local run data pid
   run=$(host_run "$1") data=$(host_data "$1")
   rm -f "$run/dockerd.pid"
-  nsenter --net="/run/netns/$(host_netns "$1")" setsid dockerd --config-file "$run/daemon.json" \
+  in_engine "$1" setsid dockerd --config-file "$run/daemon.json" \
     --data-root "$data" --exec-root "$run/exec" --pidfile "$run/dockerd.pid" -H "unix://$run/docker.sock" \
     </dev/null >>"$run/dockerd.log" 2>&1 &
   pid=$!
@@ -112,7 +115,20 @@ host_stop() {
   done
 }
 
-# host_up NAME [STORE]: makes and starts a host; STORE is a folder of prepared images (see scripts/images).
+# host_reload NAME: has dockerd read its daemon.json again, and returns when it did.
+host_reload() {
+  local since
+  since=$(date +%s.%N)
+  kill -HUP "$(cat "$(host_run "$1")/dockerd.pid")"
+  # shellcheck disable=SC2317 # called by wait_until
+  was_reloaded() {
+    host_docker "$1" events --since "$since" --until "$(date +%s.%N)" --filter type=daemon --filter event=reload | grep -q reload
+  }
+  wait_until 10 was_reloaded "$1" || die "dockerd of '$1' did not take its daemon.json: $(tail -n 3 "$(host_run "$1")/dockerd.log")"
+}
+
+# host_up NAME [STORE [ROOTFS [CONFIG]]]: makes and starts a host. STORE is a folder of prepared images (scripts/images),
+# ROOTFS an engine other than the system's (scripts/engines), CONFIG a file whose keys go into daemon.json.
 host_up() {
   local run data
   run=$(host_run "$1") data=$(host_data "$1")
@@ -132,14 +148,24 @@ host_up() {
   "log-level": "warn"
 }
 END
+  [[ -z ${4:-} ]] || merge_json "$run/daemon.json" "$4"
   # Hard links: lower layers are only ever read, and Docker replaces its metadata files instead of writing into them.
   [[ -z ${2:-} ]] || cp -al "$2/image" "$2/overlay2" "$data/"
   host_network "$1"
+  engine_mounts "$1" "${3:-}"
   nsenter --net="/run/netns/$(outside_netns "$1")" setsid python3 "$LIB/outside.py" "$OUTSIDE_DNS4" "$OUTSIDE_DNS6" "$OUTSIDE_NET4" "$OUTSIDE_NET6" \
     </dev/null >"$run/outside.log" 2>&1 &
   disown $!
   wait_until 10 grep -q '^ready' "$run/outside.log" || die "the outside world did not come up: $(<"$run/outside.log")"
   host_start "$1"
+}
+
+# merge_json FILE OTHER: sets the keys of OTHER in FILE.
+merge_json() {
+  python3 -c 'import json, sys
+file, other = sys.argv[1:]
+merged = json.load(open(file)) | json.load(open(other))
+json.dump(merged, open(file, "w"), indent=2)' "$1" "$2"
 }
 
 # host_pids NAME: every process of the host and its outside world: those in the two namespaces, and the containers,

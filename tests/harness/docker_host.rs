@@ -1,5 +1,6 @@
 //! Owns a test's private Docker host: made by `scripts/private-docker`, gone when dropped.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,6 +13,30 @@ use super::netns::Netns;
 pub(crate) const OUTSIDE_NET4: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
 /// The same for IPv6.
 pub(crate) const OUTSIDE_NET6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 9));
+
+/// Which Docker a host runs: what Debian ships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// The system's own; in Debian 12, Docker 20.10 with containerd 1.6.
+    Bookworm,
+    /// Debian 13: Docker 26.1 with containerd 1.7.
+    Trixie,
+    /// Docker 28.5 with containerd 2.1.
+    Sid,
+}
+
+impl Engine {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Sid];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+}
 
 /// A dockerd with the test images, in a netns of its own, and an outside world that it is connected to.
 pub(crate) struct DockerHost {
@@ -26,12 +51,26 @@ impl DockerHost {
 
     /// A new host, ready to use; about a second, and 45 more when the images must be built first.
     pub(crate) fn start() -> Self {
+        Self::start_engine(Engine::Bookworm)
+    }
+
+    /// One that runs another Docker; 30 seconds more when that must be built first.
+    pub(crate) fn start_engine(engine: Engine) -> Self {
+        Self::start_configured(engine, &serde_json::json!({}))
+    }
+
+    /// The same, with these keys set in its `daemon.json`.
+    pub(crate) fn start_configured(engine: Engine, config: &serde_json::Value) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let owner = std::process::id().to_string();
         // Before the command, so that a failed start is cleaned up too.
         let host = Self { name };
-        succeed(host.command("up").args(["--owner", &owner, "--images"]));
+        let mut keys = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        write!(keys, "{config}").expect("a temporary file can be written");
+        let mut up = host.command("up");
+        up.args(["--owner", &owner, "--images", "--engine", engine.name(), "--config"]);
+        succeed(up.arg(keys.path()));
         host
     }
 
@@ -135,6 +174,23 @@ impl DockerHost {
     /// Starts dockerd again.
     pub(crate) fn start_dockerd(&self) {
         succeed(&mut self.command("start"));
+    }
+
+    /// Its `daemon.json`.
+    pub(crate) fn daemon_config(&self) -> PathBuf {
+        self.run_folder().join("daemon.json")
+    }
+
+    /// Has dockerd read its `daemon.json` again, and waits until it did.
+    pub(crate) fn reload_dockerd(&self) {
+        succeed(&mut self.command("reload"));
+    }
+
+    /// A command where dockerd runs: in its network namespace and with the programs of its engine.
+    pub(crate) fn inside(&self, argv: &[&str]) -> Command {
+        let mut command = self.command("inside");
+        command.args(argv);
+        command
     }
 
     fn run_folder(&self) -> PathBuf {

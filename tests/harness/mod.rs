@@ -10,6 +10,7 @@ mod container;
 mod deadline;
 mod docker_host;
 mod lab;
+mod names;
 mod netns;
 mod oracle;
 mod plain;
@@ -22,7 +23,7 @@ mod tables;
 
 pub(crate) use container::Container;
 pub(crate) use deadline::{eventually, until};
-pub(crate) use docker_host::{DockerHost, Guest, OUTSIDE_NET4, OUTSIDE_NET6};
+pub(crate) use docker_host::{DockerHost, Engine, Guest, OUTSIDE_NET4, OUTSIDE_NET6};
 pub(crate) use lab::{Flows, IDLE, Lab, Prober, STORE};
 pub(crate) use netns::Netns;
 pub(crate) use oracle::Oracle;
