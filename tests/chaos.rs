@@ -16,4 +16,6 @@ mod chaos {
 
     /// Everything is enforced.
     const ENFORCE: &str = "mode = \"enforce\"";
+    /// As where the kernel has no tables that are owned and stay.
+    const PLAIN: &str = "ownership = \"off\"";
 }

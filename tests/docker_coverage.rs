@@ -151,13 +151,18 @@ fn hostile_metadata_reaches_neither_ruleset_nor_terminal() {
     let service = label("com.docker.compose.service", "db");
     let mate =
         host.guest(&["--network=hostile", &project, &service, "postgres:15", "sleep", "900"]);
-    let seawall = Seawall::start(host, ENFORCE);
+    let mut seawall = Seawall::start(host, ENFORCE);
     assert!(guest.table().is_some() && mate.table().is_some());
-
-    // Something to show for `diff`, and something to repair for `apply`.
-    nft(&mate.netns(), "flush set inet seawall ping_in4");
     let mut size = 0;
-    for (command, code) in [("status", 0), ("policy", 0), ("plan", 0), ("diff", 1), ("apply", 0)] {
+    for (command, code) in
+        [("status", 0), ("end", 0), ("policy", 0), ("plan", 0), ("diff", 1), ("apply", 0)]
+    {
+        if command == "end" {
+            seawall.stop();
+            // Something to show for `diff`, and something to repair for `apply`.
+            nft(&mate.netns(), "flush set inet seawall ping_in4");
+            continue;
+        }
         for format in ["human", "json"] {
             let output = seawall.cli(&[command, "--output", format]);
             assert_eq!(output.status.code(), Some(code), "{command}: {}", lossy(&output.stderr));
@@ -176,6 +181,7 @@ fn hostile_metadata_reaches_neither_ruleset_nor_terminal() {
         harmless("seawall resolve", &seawall.cli_ok(&["resolve", "--container", id]));
     }
     harmless("the log", &seawall.log());
+    seawall.run();
     for container in [&*guest, &*mate] {
         let listed = nft(&container.netns(), "list table inet seawall");
         harmless("nft list", &listed);

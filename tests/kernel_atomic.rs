@@ -5,45 +5,25 @@
 
 #[path = "kernel/netns.rs"]
 mod netns;
+#[path = "kernel/traffic.rs"]
+mod traffic;
 #[path = "kernel/veth.rs"]
 mod veth;
 #[path = "kernel/worlds.rs"]
 mod worlds;
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use netns::inside_of;
-use proptest::strategy::{Strategy as _, ValueTree as _};
-use proptest::test_runner::TestRunner;
 use seawall::compile::{Options, compile};
-use seawall::metadata::WorkloadId;
 use seawall::nft::netns::Entrance;
 use seawall::nft::{KernelTable, Netns, plan};
-use seawall::policy::{Action, Direction, Mode, Peer, Provenance, Statement, Traffic};
+use seawall::policy::{Action, Direction, Mode, Statement};
+use traffic::{Counts, PEER, Traffic, peer0, rulesets, statement, world};
 use veth::Wire;
 use worlds::World;
-
-const PEER: [&str; 2] = ["10.50.0.11", "fd50::11"];
-const ALLOWED: u16 = 5432;
-const DENIED: u16 = 22;
-
-fn statement(action: Action, direction: Direction, peer: Peer, traffic: &[&str]) -> Statement {
-    let traffic = traffic.iter().map(|ports| Traffic::Ports(ports.parse().unwrap())).collect();
-    Statement { action, direction, peer, traffic, provenance: Provenance::Baseline }
-}
-
-fn peer0() -> Peer {
-    Peer::Workloads { label: "peer".into(), members: [WorkloadId::new("peer0")].into() }
-}
-
-/// Peers and addresses of the generated worlds, with a policy of this test's own.
-fn world() -> World {
-    worlds::world().new_tree(&mut TestRunner::deterministic()).unwrap().current()
-}
 
 fn commit(table: &mut KernelTable, world: &World, statements: Vec<Statement>) -> bool {
     let mut policy = world.policy(Mode::Enforce);
@@ -59,36 +39,6 @@ fn open(wire: &Wire) -> KernelTable {
     Entrance::start().unwrap().open_table(&Netns::open(&wire.inside.path()).unwrap()).unwrap()
 }
 
-/// What both rulesets allow, and what makes them differ in sets, intervals, rules and generation.
-fn rulesets() -> [Vec<Statement>; 2] {
-    let always = || statement(Action::Allow, Direction::Egress, peer0(), &["5432/udp", "5432/tcp"]);
-    let range = "172.16.0.0/12".parse().unwrap();
-    let one = vec![
-        always(),
-        statement(Action::Allow, Direction::Egress, Peer::Cidr(range), &["1-1000/udp"]),
-        statement(Action::Allow, Direction::Ingress, Peer::World, &["80/tcp"]),
-    ];
-    let other = vec![
-        always(),
-        statement(Action::Allow, Direction::Egress, Peer::Internet, &["443/tcp"]),
-        statement(Action::Deny, Direction::Egress, Peer::Cidr(range), &["1-65535/udp"]),
-        statement(Action::Allow, Direction::Egress, peer0(), &["9000/udp"]),
-    ];
-    [one, other]
-}
-
-/// Sends to an echo server until told to stop. Counts echoes, and packets without one.
-fn chatter(to: SocketAddr, stop: &AtomicBool, echoed: &AtomicUsize, lost: &AtomicUsize) {
-    let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
-    let socket = UdpSocket::bind((any, 0)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    socket.connect(to).unwrap();
-    while !stop.load(Ordering::Relaxed) {
-        let answered = socket.send(b"hello").is_ok() && socket.recv(&mut [0; 16]).is_ok();
-        if answered { echoed } else { lost }.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn replacing_rulesets_under_traffic_loses_and_leaks_nothing() {
     let wire = Wire::new(&worlds::remotes(), worlds::OWN);
@@ -96,31 +46,13 @@ fn replacing_rulesets_under_traffic_loses_and_leaks_nothing() {
     let mut table = open(&wire);
     let [one, other] = rulesets();
     commit(&mut table, &world, one.clone());
-    let stop = Arc::new(AtomicBool::new(false));
-    let counters: Arc<[AtomicUsize; 4]> = Arc::default();
-    let threads: Vec<_> = PEER
-        .iter()
-        .flat_map(|peer| [(peer, ALLOWED, 0), (peer, DENIED, 2)])
-        .map(|(peer, port, first)| {
-            let to = SocketAddr::new(peer.parse().unwrap(), port);
-            let (stop, counters) = (stop.clone(), counters.clone());
-            let file = std::fs::File::open(wire.inside.path()).unwrap();
-            std::thread::spawn(move || {
-                nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                chatter(to, &stop, &counters[first], &counters[first + 1]);
-            })
-        })
-        .collect();
+    let traffic = Traffic::start(&wire);
     let mut revocations = 0;
     for round in 0..200 {
         let statements = if round % 2 == 0 { &other } else { &one };
         revocations += usize::from(commit(&mut table, &world, statements.clone()));
     }
-    stop.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().unwrap();
-    }
-    let [echoed, lost, leaked, denied] = [0, 1, 2, 3].map(|n| counters[n].load(Ordering::Relaxed));
+    let Counts { echoed, lost, leaked, denied } = traffic.finish();
     println!(
         "200 replacements, {revocations} revocations: {echoed} echoed, {lost} lost; {denied} denied, {leaked} leaked"
     );

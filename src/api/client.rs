@@ -11,10 +11,13 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::start::{StartReply, StartRequest};
-use crate::reconcile::{Entry, StatusReport};
+use crate::reconcile::{Cleared, Entry, StatusReport};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same, where somebody wants everything out at once.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,16 @@ impl Client {
         let body = serde_json::to_vec(start)?;
         let exchange = self.exchange(Method::POST, "/v1/starts", body);
         self.within(patience, exchange).await
+    }
+
+    /// Has every table taken out; the daemon ends.
+    pub async fn clear(&self) -> Result<Cleared, ClientError> {
+        self.within(CLEAR_PATIENCE, self.exchange(Method::POST, "/v1/clear", Vec::new())).await
+    }
+
+    /// Whether a daemon listens.
+    pub async fn is_running(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
     }
 
     async fn call<T: DeserializeOwned>(

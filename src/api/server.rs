@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::start::{StartReply, StartRequest};
 use crate::metadata::WorkloadId;
-use crate::reconcile::{Entry, Request, StatusReport};
+use crate::reconcile::{Cleared, Entry, Request, StatusReport};
 
 /// The group that may use the socket besides root, where the host has it.
 const GROUP: &str = "seawall";
@@ -103,6 +103,7 @@ pub async fn serve(
         .route("/v1/settled", get(settled))
         .route("/v1/reload", post(reload_configuration))
         .route("/v1/starts", post(start))
+        .route("/v1/clear", post(clear))
         .layer(middleware::from_fn_with_state(daemon.clone(), check_peer))
         .with_state(daemon);
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
@@ -167,6 +168,17 @@ async fn start(
     ask(&daemon, |reply| Request::Start { id, pid: asked.pid, reply })
         .await
         .map(|answer| Json(StartReply::from(answer)))
+}
+
+/// Taking all protection away is for root alone.
+async fn clear(
+    State(daemon): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<Cleared>, Response> {
+    if peer.uid != Some(0) {
+        return Err(refusal(StatusCode::FORBIDDEN, "only root may clear"));
+    }
+    ask(&daemon, Request::Clear).await.map(Json)
 }
 
 async fn reload_configuration(State(daemon): State<Daemon>) -> Response {

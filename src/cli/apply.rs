@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::facts::gather;
 use super::{CommandError, Exit, Global, Output, output};
+use crate::api::Client;
 use crate::metadata::{NetworkMode, Workload};
 use crate::reconcile::desired::is_running;
 use crate::reconcile::{Kernel, Target};
@@ -18,19 +19,27 @@ struct Done {
 }
 
 pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
+    if Client::new(&global.socket).is_running().await {
+        return Err(CommandError::System(anyhow::anyhow!(
+            "the daemon on {} keeps every container up to date and owns their tables: nothing is to apply beside it. \
+             Changed configuration it reads with `seawall reload`; `seawall diff` shows differences",
+            global.socket.display()
+        )));
+    }
     let facts = gather(global, &[]).await?;
-    let kernel = Kernel::start()?;
+    let kernel = Kernel::start()?.with_ownership(facts.ownership);
     let mut results = Vec::new();
     for workload in facts.inventory.iter().filter(|workload| has_own_netns(workload)) {
         let Some(netns) = &workload.netns else { continue };
-        let target = Target {
+        let mut target = Target {
             owner: workload.id.clone(),
             pid: netns.pid,
             process: None,
             wanted: facts.desired.rulesets.get(&workload.id).cloned(),
             known: None,
+            socket: None,
         };
-        let (changes, took, error) = match kernel.apply(&target) {
+        let (changes, took, error) = match kernel.apply(&mut target) {
             Ok(applied) => {
                 let changes = applied.transaction.ops.iter().map(ToString::to_string).collect();
                 (changes, applied.took, None)

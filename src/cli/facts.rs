@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use super::{CommandError, Global, load};
-use crate::config::Loaded;
+use crate::config::{Loaded, Ownership};
 use crate::metadata::compose::{self, ComposeOptions, Placeholders};
 use crate::metadata::containerd::ContainerdSource;
 use crate::metadata::docker::DockerSource;
@@ -51,6 +51,7 @@ pub(super) struct Facts {
     pub(super) inventory: Inventory,
     pub(super) rules: Rules,
     pub(super) desired: Desired,
+    pub(super) ownership: Ownership,
     /// Whether addresses are stand-ins because the facts come from a compose file.
     pub(super) has_placeholders: bool,
 }
@@ -107,7 +108,8 @@ pub(super) async fn gather(global: &Global, from: &[PathBuf]) -> Result<Facts, C
     for problem in &desired.policies.problems {
         tracing::warn!("{problem}");
     }
-    Ok(Facts { inventory, rules, desired, has_placeholders })
+    let ownership = loaded.config.ownership;
+    Ok(Facts { inventory, rules, desired, ownership, has_placeholders })
 }
 
 impl FactsArgs {

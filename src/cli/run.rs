@@ -11,7 +11,10 @@ use tracing_subscriber::EnvFilter;
 use super::{CommandError, Exit, Global, facts, load, load_files};
 use crate::api::server;
 use crate::reconcile::engine::RESYNC;
-use crate::reconcile::{Engine, Kernel, Request, Rules};
+use crate::reconcile::{End, Engine, Kernel, Request, Rules};
+
+/// How long answers that are under way may hold up the end.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -67,7 +70,8 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
         CommandError::System(anyhow::Error::new(error).context(context))
     })?;
     let (observations, sources) = facts::watch(&loaded)?;
-    let mut engine = Engine::new(Kernel::start()?, Rules::from(&loaded), sources);
+    let kernel = Kernel::start()?.with_ownership(loaded.config.ownership);
+    let mut engine = Engine::new(kernel, Rules::from(&loaded), sources);
     engine.set_resync(Duration::from_secs(args.resync));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -85,11 +89,21 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     let mut engine = tokio::spawn(engine.run(observations, received, wait(stopped)));
     let result = tokio::select! {
         signal = termination() => { tracing::info!(signal = signal?, "stopping; what is in force stays"); Ok(()) }
-        ended = &mut engine => Err(anyhow::anyhow!("the reconcile loop ended: {ended:?}")),
+        ended = &mut engine => match ended {
+            Ok(End::Cleared) => {
+                tracing::warn!("every table is taken out; nothing is protected until the next start");
+                Ok(())
+            }
+            ended => Err(anyhow::anyhow!("the reconcile loop ended: {ended:?}")),
+        },
         ended = &mut serving => Err(anyhow::anyhow!("the control socket ended: {ended:?}")),
     };
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     let _ = stop.send(true);
+    // Whoever asked for the end is answered first.
+    if !serving.is_finished() {
+        drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
+    }
     drop(std::fs::remove_file(&global.socket));
     result.map(|()| Exit::Done).map_err(CommandError::System)
 }

@@ -36,6 +36,19 @@ pub struct Config {
     pub deny: DenyVerdicts,
     /// What the OCI runtime wrapper does.
     pub runtime: RuntimeSettings,
+    /// Whether tables are made seawall's own.
+    pub ownership: Ownership,
+}
+
+/// Whether tables are made seawall's own, so that nobody else may change them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ownership {
+    /// Where the kernel can have them stay when the daemon ends.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 impl Config {
@@ -62,6 +75,7 @@ impl Reader<'_> {
             ("baseline", UnknownTreatment::Baseline),
             ("deny", UnknownTreatment::Deny),
         ];
+        let ownerships = [("auto", Ownership::Auto), ("off", Ownership::Off)];
         let trusts = [
             ("trust", LabelTrust::Trust),
             ("narrow", LabelTrust::Narrow),
@@ -78,6 +92,7 @@ impl Reader<'_> {
                 .map_or(default.settings.host, |host| host.value),
             resolvers: self.resolvers(root),
         };
+        let ownership = self.word(root, "ownership", "config/bad-ownership", &ownerships);
         let docker = root.section("docker", &mut self.problems);
         let containerd = root.section("containerd", &mut self.problems);
         let deny = root.section("deny", &mut self.problems);
@@ -88,6 +103,7 @@ impl Reader<'_> {
             containerd_address: containerd.as_ref().and_then(|section| self.containerd(section)),
             deny: deny.as_ref().map_or(default.deny, |section| self.deny(section)),
             runtime: runtime.as_ref().map_or(default.runtime, |section| self.runtime(section)),
+            ownership: ownership.unwrap_or_default(),
         };
         let sections = [docker, containerd, deny, runtime];
         for section in std::iter::once(root).chain(sections.iter().flatten()) {

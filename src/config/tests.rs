@@ -29,6 +29,7 @@ fn every_key_is_read() {
         labels = "narrow"
         host = false
         resolvers = ["192.0.2.53", "2001:db8::53"]
+        ownership = "off"
         [docker]
         host = "tcp://127.0.0.1:2375"
         [containerd]
@@ -55,6 +56,7 @@ fn every_key_is_read() {
         containerd_address: Some("/run/containerd/containerd.sock".into()),
         deny: DenyVerdicts { ingress: DenyVerdict::Reject, egress: DenyVerdict::Drop },
         runtime: RuntimeSettings { wait: Duration::from_millis(1500), fallback: Fallback::Refuse },
+        ownership: Ownership::Off,
     };
     assert_eq!(config, wanted);
 }

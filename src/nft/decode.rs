@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::expr::{Expr, lift};
+use super::owner::TableState;
 use crate::compile::ruleset::{
     Base, Chain, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE, Verdict,
 };
@@ -63,6 +64,11 @@ fn comment(user_data: Option<&[u8]>, wanted: u8) -> Comment {
 /// Whether a message's table attribute (1) names our table.
 pub fn is_ours(payload: &[u8]) -> bool {
     string(payload, 1).as_deref() == Some(TABLE)
+}
+
+/// What a table's message says beside its name (`NFTA_TABLE_*`).
+pub fn table(payload: &[u8]) -> TableState {
+    TableState { flags: number(payload, 2).unwrap_or_default(), owner: number(payload, 7) }
 }
 
 /// A chain with its name (`NFTA_CHAIN_*`).

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::owner::{Claim, Present};
 use super::render;
 use crate::compile::expand::Role;
 use crate::compile::ruleset::{
@@ -16,8 +17,12 @@ use crate::policy::Action;
 /// One change of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Make the table.
+    /// Make the table, which anybody with the permission may change.
     AddTable,
+    /// Make the table as the socket's own: it stays when the socket closes, and until then nobody else may change it.
+    AddOwnedTable,
+    /// Make a table that was left by its owner the socket's own.
+    AdoptTable,
     /// Remove the table with all that is in it.
     DeleteTable,
     /// Make a chain, or set an existing base chain's policy.
@@ -100,24 +105,41 @@ impl Transaction {
 /// The generation of `wanted` is not looked at: the transaction keeps the table's own, and takes the next one when
 /// something is revoked.
 pub fn plan(actual: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Transaction {
+    plan_as(actual, wanted, Claim::default())
+}
+
+/// The same, and says whose the table shall be.
+pub fn plan_as(actual: Option<&Ruleset>, wanted: Option<&Ruleset>, claim: Claim) -> Transaction {
+    let add = if claim.is_owned { Op::AddOwnedTable } else { Op::AddTable };
     let (ops, target, revokes) = match (actual, wanted) {
         (None, None) => (Vec::new(), None, false),
         (Some(_), None) => (vec![Op::DeleteTable], None, false),
         (None, Some(wanted)) => {
             let target = wanted.clone().at_generation(Generation::FIRST);
-            let mut ops = vec![Op::AddTable];
+            let mut ops = vec![add];
             ops.extend(changes(&empty(), &target));
             (ops, Some(target), false)
         }
         (Some(actual), Some(wanted)) => {
             let revokes = is_revoking(actual, wanted);
             let target = wanted.clone().at_generation(generation(actual, revokes));
-            let ops = if needs_rebuild(actual, &target) {
-                let mut ops = vec![Op::DeleteTable, Op::AddTable];
-                ops.extend(changes(&empty(), &target));
-                ops
-            } else {
-                changes(actual, &target)
+            let how = match needs_rebuild(actual, &target) {
+                true => Present::Remade,
+                false => claim.present,
+            };
+            let ops = match how {
+                Present::Remade => {
+                    let mut ops = vec![Op::DeleteTable, add];
+                    ops.extend(changes(&empty(), &target));
+                    ops
+                }
+                // First: an operation on a table that is not ours yet would be made on somebody else's.
+                Present::Adopted => {
+                    let mut ops = vec![Op::AdoptTable];
+                    ops.extend(changes(actual, &target));
+                    ops
+                }
+                Present::Kept => changes(actual, &target),
             };
             (ops, Some(target), revokes)
         }
@@ -268,6 +290,8 @@ impl fmt::Display for Op {
         };
         match self {
             Self::AddTable => f.write_str("add table"),
+            Self::AddOwnedTable => f.write_str("add table, owned"),
+            Self::AdoptTable => f.write_str("adopt table"),
             Self::DeleteTable => f.write_str("delete table"),
             Self::AddChain { chain, .. } => write!(f, "add chain {chain}"),
             Self::DeleteChain { chain } => write!(f, "delete chain {chain}"),

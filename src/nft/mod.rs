@@ -1,7 +1,7 @@
 //! Owns the kernel's side: rendering, encoding, applying, dumping and diffing rulesets.
 //!
 //! `render`, `expr` and `diff` are pure; `message` writes and `decode` reads netlink messages; `socket` sends one
-//! transaction and tells what failed; `netns` opens sockets in other network namespaces.
+//! transaction and tells what failed; `owner` says whose a table is; `netns` opens sockets in other network namespaces.
 //! What a ruleset should be is never decided here.
 
 pub mod decode;
@@ -9,10 +9,12 @@ pub mod diff;
 pub mod expr;
 pub mod message;
 pub mod netns;
+pub mod owner;
 pub mod render;
 pub mod socket;
 
-pub use diff::{Op, Transaction, plan};
+pub use diff::{Op, Transaction, plan, plan_as};
 pub use netns::{Netns, NetnsError};
+pub use owner::{Claim, TableState};
 pub use render::render;
 pub use socket::{ApplyError, KernelTable};

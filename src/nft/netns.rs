@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use nix::sched::{CloneFlags, setns};
 
 use super::message::pidfd_open;
+use super::message::ready::when_readable;
 use super::socket::KernelTable;
 
 /// Why a netns could not be entered or read.
@@ -106,14 +107,25 @@ fn netns_path(pid: u32) -> PathBuf {
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
 }
 
 impl Process {
     /// Takes hold of the process that has this pid now.
     pub fn open(pid: u32) -> Result<Self, NetnsError> {
         let pidfd = pidfd_open(pid).map_err(|source| error("open", &netns_path(pid), source))?;
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, pidfd: Arc::new(pidfd) })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits for its end. To be called in a tokio runtime.
+    pub fn ended(&self) -> io::Result<impl Future<Output = io::Result<()>> + Send + 'static> {
+        let descriptor = when_readable(Arc::clone(&self.pidfd))?;
+        Ok(async move { descriptor.readable().await.map(drop) })
     }
 
     /// Whether it still runs: a pidfd becomes readable when its process ends (`pidfd_open(2)`).
@@ -161,7 +173,7 @@ impl Entrance {
     }
 
     /// Runs `inside` in the netns and waits for its answer.
-    fn enter<T: Send + 'static>(
+    pub(super) fn enter<T: Send + 'static>(
         &self,
         netns: &Netns,
         inside: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,20 +1,21 @@
 //! Owns the netlink socket: one transaction in one `send`, its errors told by object, and consistent dumps.
 //!
-//! A socket acts on the netns it was opened in, whichever thread uses it. While it is open the netns lives on, so
-//! it is closed as soon as its work is done.
+//! A socket acts on the netns it was opened in, whichever thread uses it. While it is open the netns lives on, and what it
+//! owns there is its own: it is kept as long as the container lives, and no longer.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    recv, send, setsockopt, socket, sockopt,
 };
 
 use super::decode::{self, Counts, attribute};
-use super::diff::Transaction;
+use super::diff::{Op, Transaction};
 use super::message::{ask_for_short_errors, encode};
+use super::owner::{Holder, TableState};
 use crate::compile::ruleset::{Comment, Element, Ruleset, Set};
 
 /// Room for a whole transaction or dump in the socket's buffers, in bytes; the default of 208 KiB is not enough.
@@ -48,10 +49,11 @@ pub enum ApplyError {
         errno: i32,
     },
     /// Another process made the table its own (`NFT_TABLE_F_OWNER`).
-    #[error(
-        "another process owns the table `inet seawall` there and nobody else may change it; end that process"
-    )]
-    Owned,
+    #[error("{} owns the table `inet seawall` there and nobody else may change it; {}", owner_name(.0), owner_remedy(.0))]
+    Owned(Option<Holder>),
+    /// The kernel has no tables that are owned and stay (`NFT_TABLE_F_PERSIST`, Linux 6.9).
+    #[error("this kernel has no owned tables that outlive their owner")]
+    NoOwnership,
     /// seawall may not change it.
     #[error("no permission to change nftables; run seawall as root (it needs CAP_NET_ADMIN)")]
     Permission,
@@ -60,11 +62,26 @@ pub enum ApplyError {
     Io(#[from] io::Error),
 }
 
+fn owner_name(holder: &Option<Holder>) -> String {
+    holder.as_ref().map_or("another process".to_owned(), ToString::to_string)
+}
+
+fn owner_remedy(holder: &Option<Holder>) -> &'static str {
+    match holder {
+        Some(holder) if holder.name == "seawall" => {
+            "ask that daemon (`seawall --socket PATH clear`), or end it"
+        }
+        _ => "end that process, or restart the container",
+    }
+}
+
 /// What one netns holds now.
 #[derive(Clone, Debug, Default)]
 pub struct Dump {
     /// Table `inet seawall`, if there is one.
     pub ruleset: Option<Ruleset>,
+    /// Whose that table is.
+    pub table: Option<TableState>,
     /// Counts of counting rules, summed by chain.
     pub counts: BTreeMap<String, Counts>,
     /// The generation of the netns' whole nftables configuration this was read at.
@@ -76,8 +93,8 @@ pub struct Dump {
 pub struct KernelTable {
     socket: OwnedFd,
     sequence: u32,
-    /// Answers are received here; the kernel tells no more than 32 KiB at once.
-    buffer: Vec<u8>,
+    /// The address others know the socket by; what it owns carries it.
+    port_id: u32,
 }
 
 impl KernelTable {
@@ -94,7 +111,13 @@ impl KernelTable {
         let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
         ask_for_short_errors(&fd)?;
-        Ok(Self { socket: fd, sequence: 0, buffer: vec![0; ANSWER] })
+        let port_id = getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
+        Ok(Self { socket: fd, sequence: 0, port_id })
+    }
+
+    /// The address others know the socket by (`nl_pid`, `netlink(7)`).
+    pub fn port_id(&self) -> u32 {
+        self.port_id
     }
 
     /// Applies a transaction, whole or not at all.
@@ -113,15 +136,16 @@ impl KernelTable {
         sent.map_err(|errno| self.send_error(errno))?;
         // The kernel has done or refused everything when `send` returns: what it has to say is there now.
         let mut refused = Vec::new();
+        let mut buffer = vec![0; ANSWER];
         loop {
             let flags = MsgFlags::MSG_DONTWAIT;
-            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
                 Ok(length) => length,
                 Err(nix::errno::Errno::EAGAIN) => break,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            refused.extend(messages(&self.buffer[..length]).filter_map(Reply::of));
+            refused.extend(messages(&buffer[..length]).filter_map(Reply::of));
         }
         match refused.iter().find(|reply| reply.errno != 0) {
             None => Ok(()),
@@ -152,9 +176,10 @@ impl KernelTable {
     fn dump_once(&mut self, generation_id: u32) -> Result<Dump, ApplyError> {
         let mut dump = Dump { generation_id, ..Dump::default() };
         let tables = self.request(libc::NFT_MSG_GETTABLE, &[], true)?;
-        if !tables.iter().any(|payload| decode::is_ours(payload)) {
+        let Some(table) = tables.iter().find(|payload| decode::is_ours(payload)) else {
             return Ok(dump);
-        }
+        };
+        dump.table = Some(decode::table(table));
         let mut ruleset = Ruleset { chains: BTreeMap::new(), sets: BTreeMap::new() };
         let chains = self.request(libc::NFT_MSG_GETCHAIN, &[], true)?;
         let ours = chains.iter().filter(|payload| decode::is_ours(payload));
@@ -223,14 +248,15 @@ impl KernelTable {
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
             .map_err(|errno| self.send_error(errno))?;
         let mut answers = Vec::new();
+        let mut buffer = vec![0; ANSWER];
         loop {
             let flags = MsgFlags::empty();
-            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
                 Ok(length) => length,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            for message in messages(&self.buffer[..length]) {
+            for message in messages(&buffer[..length]) {
                 if message.sequence != self.sequence {
                     continue;
                 }
@@ -331,7 +357,11 @@ impl Reply {
             (libc::ERESTART, _) => return ApplyError::Stale,
             // Without permission the batch as a whole is refused, not an operation in it.
             (libc::EPERM, None) => return ApplyError::Permission,
-            (libc::EPERM, Some(_)) => return ApplyError::Owned,
+            (libc::EPERM, Some(_)) => return ApplyError::Owned(None),
+            // Before Linux 6.9 the flags are unknown, or persisting is.
+            (libc::EOPNOTSUPP | libc::EINVAL, Some(Op::AddOwnedTable)) => {
+                return ApplyError::NoOwnership;
+            }
             _ => {}
         }
         let object = op.map_or("commit the transaction".to_owned(), |op| {

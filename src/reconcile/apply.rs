@@ -5,19 +5,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::identity;
+use super::kept::Socket;
 use crate::compile::Ruleset;
+use crate::config::Ownership;
 use crate::metadata::WorkloadId;
 use crate::nft::decode::Counts;
 use crate::nft::netns::{Entrance, Opened, Process};
-use crate::nft::{ApplyError, KernelTable, Netns, NetnsError, Transaction, plan};
+use crate::nft::owner::holder;
+use crate::nft::socket::Dump;
+use crate::nft::{
+    ApplyError, Claim, KernelTable, Netns, NetnsError, TableState, Transaction, plan, plan_as,
+};
 
 /// How often a plan is made anew when someone else changes the ruleset meanwhile.
 const ATTEMPTS: usize = 5;
 
 /// What one netns shall hold.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Target {
     /// Whose netns.
     pub owner: WorkloadId,
@@ -29,6 +37,8 @@ pub struct Target {
     pub wanted: Option<Ruleset>,
     /// What it held after our last change, if nothing happened since that makes us doubt it.
     pub known: Option<Known>,
+    /// The socket its table belongs to. Whoever keeps it keeps the table from everybody else, and the netns alive.
+    pub socket: Option<Socket>,
 }
 
 /// What a netns held at one moment.
@@ -38,6 +48,8 @@ pub struct Known {
     pub inode: u64,
     /// Our table.
     pub ruleset: Option<Ruleset>,
+    /// Whose it is.
+    pub table: Option<TableState>,
     /// The generation of the netns' nftables configuration.
     pub generation_id: u32,
 }
@@ -49,17 +61,12 @@ pub struct Applied {
     pub transaction: Transaction,
     /// What the netns holds now.
     pub known: Known,
-    /// The process whose netns it is.
-    pub process: Arc<Process>,
     /// The netns' own addresses.
     pub addresses: BTreeSet<IpAddr>,
     /// From opening the netns to the commit.
     pub took: Duration,
     /// When it was committed.
     pub committed: SystemTime,
-    /// The socket it was done with. Close it once the result is told: after something was removed, closing waits for
-    /// the kernel to have freed it (some 10 ms).
-    pub socket: Option<KernelTable>,
 }
 
 /// Why nothing was done. What was there before is still in force.
@@ -96,44 +103,57 @@ impl Failure {
 #[derive(Clone, Debug)]
 pub struct Kernel {
     entrance: Entrance,
+    /// Whether tables are made our own. Off for good once the kernel was seen not to know it.
+    owns: Arc<AtomicBool>,
 }
 
 impl Kernel {
     /// Starts the thread that enters namespaces.
     pub fn start() -> std::io::Result<Self> {
-        Ok(Self { entrance: Entrance::start()? })
+        Ok(Self { entrance: Entrance::start()?, owns: Arc::new(AtomicBool::new(true)) })
     }
 
-    /// Brings one netns to what is desired.
-    pub fn apply(&self, target: &Target) -> Result<Applied, Failure> {
+    /// The same, making tables its own only where that is wanted.
+    pub fn with_ownership(self, ownership: Ownership) -> Self {
+        self.owns.store(ownership == Ownership::Auto, Ordering::Relaxed);
+        self
+    }
+
+    /// Brings one netns to what is desired. The target gets the process and the socket it was done with, whatever the
+    /// result.
+    pub fn apply(&self, target: &mut Target) -> Result<Applied, Failure> {
         let began = Instant::now();
         let process = match &target.process {
-            Some(process) => Arc::clone(process),
-            None => Arc::new(Process::open(target.pid)?),
+            Some(process) => process,
+            None => target.process.insert(Arc::new(identity::open(target.pid, &target.owner)?)),
         };
-        let netns = Netns::of(&process)?;
-        let Opened { mut table, addresses } = self.entrance.open(&netns)?;
+        let netns = Netns::of(process)?;
         let inode = netns.inode();
+        // A process can move to another netns.
+        let kept = target.socket.take().filter(|socket| socket.inode == inode);
+        let mut known = target.known.take().filter(|known| known.inode == inode && kept.is_some());
+        let (socket, addresses) = match kept {
+            Some(socket) => (socket, self.entrance.addresses(&netns)?),
+            None => {
+                let Opened { table, addresses } = self.entrance.open(&netns)?;
+                (Socket { inode, table }, addresses)
+            }
+        };
         // An open namespace cannot go away: hold no more of it than the socket.
         drop(netns);
-        let mut known = target.known.clone().filter(|known| known.inode == inode);
+        let table = &mut target.socket.insert(socket).table;
         for _ in 0..ATTEMPTS {
             let before = match known.take() {
                 Some(known) => known,
-                None => read(&mut table, inode)?,
+                None => read(table, inode)?,
             };
-            let transaction = plan(before.ruleset.as_ref(), target.wanted.as_ref());
+            let is_owned = self.owns.load(Ordering::Relaxed);
+            let claim = Claim::of(before.table, is_owned, table.port_id())
+                .map_err(|other| self.owned(process, other))?;
+            let transaction = plan_as(before.ruleset.as_ref(), target.wanted.as_ref(), claim);
             if transaction.is_empty() {
                 let (took, committed) = (began.elapsed(), SystemTime::now());
-                return Ok(Applied {
-                    transaction,
-                    known: before,
-                    process,
-                    addresses,
-                    took,
-                    committed,
-                    socket: Some(table),
-                });
+                return Ok(Applied { transaction, known: before, addresses, took, committed });
             }
             match table.commit(&transaction, Some(before.generation_id)) {
                 Ok(()) => {
@@ -141,24 +161,28 @@ impl Kernel {
                     let known = Known {
                         inode,
                         ruleset: transaction.target.clone(),
+                        table: transaction.target.as_ref().map(|_| claim.state(table.port_id())),
                         generation_id: next_generation_id(before.generation_id),
                     };
-                    let socket = Some(table);
-                    return Ok(Applied {
-                        transaction,
-                        known,
-                        process,
-                        addresses,
-                        took,
-                        committed,
-                        socket,
-                    });
+                    return Ok(Applied { transaction, known, addresses, took, committed });
                 }
                 Err(ApplyError::Stale) => {}
+                Err(error @ ApplyError::NoOwnership) => {
+                    // Owned, but gone with the daemon, is no choice.
+                    if self.owns.swap(false, Ordering::Relaxed) {
+                        tracing::warn!(%error, "tables stay plain; changes by others are found and repaired");
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Err(ApplyError::Stale.into())
+    }
+
+    /// That the table of a process's netns belongs to somebody else, and to whom.
+    fn owned(&self, process: &Process, port_id: u32) -> ApplyError {
+        let netns = Netns::of(process).ok();
+        ApplyError::Owned(netns.and_then(|netns| holder(&self.entrance, &netns, port_id)))
     }
 
     /// Reads what one netns holds, and the counters of its denying chains.
@@ -172,6 +196,9 @@ impl Kernel {
     pub fn clear(&self, netns: &Netns) -> Result<bool, Failure> {
         let mut table = self.entrance.open_table(netns)?;
         let dump = table.dump()?;
+        if let Some(other) = dump.table.and_then(|state| state.owner) {
+            return Err(ApplyError::Owned(holder(&self.entrance, netns, other)).into());
+        }
         let transaction = plan(dump.ruleset.as_ref(), None);
         table.commit(&transaction, None)?;
         Ok(!transaction.is_empty())
@@ -179,8 +206,8 @@ impl Kernel {
 }
 
 fn read(table: &mut KernelTable, inode: u64) -> Result<Known, ApplyError> {
-    let dump = table.dump()?;
-    Ok(Known { inode, ruleset: dump.ruleset, generation_id: dump.generation_id })
+    let Dump { ruleset, table, generation_id, .. } = table.dump()?;
+    Ok(Known { inode, ruleset, table, generation_id })
 }
 
 /// Each commit raises the generation by one; zero is left out (`nf_tables_commit`).

@@ -3,6 +3,8 @@
 //! One task owns all state. Work on a netns runs on blocking threads, at most [`WORKERS`] at once, and comes back as
 //! a message; the loop itself never waits for the kernel or for Docker.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,44 +12,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::apply::{Applied, Failure, Kernel, Known, Target};
+use super::clear::Clearing;
 use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
 use super::journal::{Entry, Journal};
+use super::kept::{Ended, Kept, await_end};
 use super::queue::Queue;
-use super::start::{Progress, Start, StartAnswer};
-use super::status::{self, StatusReport};
+use super::start::Start;
+
 use crate::compile::Ruleset;
-use crate::config::Loaded;
-use crate::input::Text;
 use crate::metadata::{InventoryBuilder, NetworkMode, Observation, Source, WorkloadId};
 use crate::nft::netns::Process;
+
+pub use requests::Request;
 
 /// How many netns are worked on at once.
 pub const WORKERS: usize = 4;
 /// How often every netns is compared with the kernel's own state, unless said otherwise.
 pub const RESYNC: Duration = Duration::from_secs(60);
-
-/// What others ask of the loop.
-pub enum Request {
-    /// The state of everything.
-    Status(oneshot::Sender<StatusReport>),
-    /// The last transactions.
-    Journal(oneshot::Sender<Vec<Entry>>),
-    /// A container's first process exists and shall run: answers when everything it needs is in force, and all that its
-    /// addresses meant before is gone. No answer while that is not so; whoever asks decides how long to wait.
-    Start {
-        /// The container.
-        id: WorkloadId,
-        /// Its first process.
-        pid: u32,
-        /// Where the answer goes.
-        reply: oneshot::Sender<StartAnswer>,
-    },
-    /// Answers when everything known is programmed, or was tried.
-    Settled(oneshot::Sender<()>),
-    /// New rules, or why they could not be read; then the last good ones stay in force.
-    Reload(Result<Box<Loaded>, String>),
-}
 
 /// What is known of one netns.
 #[derive(Debug, Default)]
@@ -57,6 +39,8 @@ pub(super) struct NetnsState {
     process: Option<Arc<Process>>,
     pub(super) wanted: Option<Ruleset>,
     known: Option<Known>,
+    /// The socket its table belongs to; with a try that is under way while there is one.
+    socket: Kept,
     /// Whether the next try reads the kernel's own state, whatever is known.
     is_doubted: bool,
     /// What was wanted when the last try succeeded.
@@ -67,9 +51,7 @@ pub(super) struct NetnsState {
 }
 
 struct Done {
-    owner: WorkloadId,
-    pid: u32,
-    wanted: Option<Ruleset>,
+    target: Target,
     result: Result<Applied, Failure>,
 }
 
@@ -89,6 +71,16 @@ pub struct Engine {
     starts: Vec<Start>,
     /// Whether everything that ran when the daemon started has been programmed, or tried.
     has_caught_up: bool,
+    clearing: Option<Clearing>,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to. What is in the kernel stays there.
+    Stopped,
+    /// Everything was taken out.
+    Cleared,
 }
 
 impl Engine {
@@ -108,6 +100,7 @@ impl Engine {
             waiting: Vec::new(),
             starts: Vec::new(),
             has_caught_up: false,
+            clearing: None,
         }
     }
 
@@ -122,8 +115,9 @@ impl Engine {
         mut observations: mpsc::Receiver<Observation>,
         mut requests: mpsc::Receiver<Request>,
         stop: impl Future<Output = ()>,
-    ) {
+    ) -> End {
         let (finished, mut results) = mpsc::unbounded_channel();
+        let (ended, mut ends) = mpsc::unbounded_channel();
         let begin = tokio::time::Instant::now() + self.resync;
         let mut resync = tokio::time::interval_at(begin, self.resync);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -132,12 +126,15 @@ impl Engine {
             self.answer_starts();
             self.dispatch(&finished);
             self.answer_waiting();
+            if self.is_cleared() {
+                return End::Cleared;
+            }
             let next = self.queue.next_due();
             // Every arm is cancel-safe: receiving, a tick and sleeping lose nothing when another arm wins.
             tokio::select! {
                 // Observations before results: an address that left must leave before others are confirmed.
                 biased;
-                () = &mut stop => break,
+                () = &mut stop => return End::Stopped,
                 Some(observation) = observations.recv() => {
                     self.observe_first(observation);
                     self.dispatch(&finished);
@@ -146,7 +143,8 @@ impl Engine {
                     }
                     self.decide();
                 }
-                Some(done) = results.recv() => self.finish(done),
+                Some(end) = ends.recv() => self.end(end),
+                Some(done) = results.recv() => self.finish(done, &ended),
                 Some(request) = requests.recv() => self.answer(request),
                 _ = resync.tick() => self.audit(),
                 () = sleep_until(next), if next.is_some() => {}
@@ -170,6 +168,9 @@ impl Engine {
     /// Decides everything anew and asks for work where the answer changed.
     fn decide(&mut self) {
         self.desired = desire(self.facts.inventory(), &self.rules);
+        if self.clearing.is_some() {
+            self.desired.rulesets.clear();
+        }
         let inventory = self.facts.inventory();
         let has_netns = |id: &WorkloadId| inventory.get(id).is_some_and(is_running);
         self.netns.retain(|owner, _| {
@@ -247,27 +248,34 @@ impl Engine {
                 continue;
             };
             let is_doubted = std::mem::take(&mut state.is_doubted);
-            let target = Target {
+            let mut target = Target {
                 owner: owner.clone(),
                 pid: state.pid,
                 process: state.process.clone(),
                 wanted: state.wanted.clone(),
                 known: state.known.take().filter(|_| !is_doubted),
+                socket: state.socket.take(),
             };
             let (kernel, finished) = (self.kernel.clone(), finished.clone());
             tokio::task::spawn_blocking(move || {
-                let mut result = kernel.apply(&target);
-                let socket = result.as_mut().ok().and_then(|applied| applied.socket.take());
-                let Target { owner, pid, wanted, .. } = target;
+                let result = kernel.apply(&mut target);
                 // Nobody listens any more only when the daemon stops.
-                let _ = finished.send(Done { owner, pid, wanted, result });
-                drop(socket);
+                let _ = finished.send(Done { target, result });
             });
         }
     }
 
-    fn finish(&mut self, done: Done) {
-        let Done { owner, pid, wanted, result } = done;
+    /// A container's first process has ended. Nobody else may have told yet; what else lives in its netns keeps the table.
+    fn end(&mut self, Ended { owner, pid }: Ended) {
+        if self.netns.get(&owner).is_some_and(|state| state.pid == pid) {
+            self.observe(Observation::TaskExited { id: owner, pid });
+            self.decide();
+        }
+    }
+
+    fn finish(&mut self, done: Done, ended: &mpsc::UnboundedSender<Ended>) {
+        let Done { target: Target { owner, pid, process, wanted, socket, .. }, result } = done;
+        let socket = Kept::from(socket);
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
             // It ended, or started again, meanwhile.
             self.queue.done(&owner);
@@ -275,13 +283,19 @@ impl Engine {
         };
         let inventory = self.facts.inventory();
         let name = inventory.get(&owner).map(|workload| workload.name.clone()).unwrap_or_default();
+        if let (None, Some(process)) = (&state.process, &process) {
+            await_end(owner.clone(), process, ended.clone());
+        }
+        (state.process, state.socket) = (process, socket);
         match result {
             Ok(applied) => {
                 self.queue.done(&owner);
+                if let Some(clearing) = &mut self.clearing {
+                    clearing.note(&applied.transaction);
+                }
                 let is_repair = state.reached.as_ref() == Some(&wanted);
                 state.last = LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
                 state.known = Some(applied.known);
-                state.process = Some(applied.process);
                 state.reached = Some(wanted);
                 if !applied.transaction.is_empty() {
                     let entry = self.journal.note(
@@ -306,114 +320,6 @@ impl Engine {
                 let wait = self.queue.failed(owner, Instant::now());
                 tracing::error!(workload = %name, %error, retry_ms = wait.as_millis(), "not programmed");
                 state.last.error = Some(error);
-            }
-        }
-    }
-
-    fn answer(&mut self, request: Request) {
-        match request {
-            // Whoever asked may have left meanwhile; that is no error here.
-            Request::Journal(reply) => drop(reply.send(self.journal.entries())),
-            Request::Settled(reply) => self.waiting.push(reply),
-            Request::Start { id, pid, reply } => self.start(id, pid, reply),
-            Request::Status(reply) => {
-                let report = status::report(
-                    &self.facts,
-                    &self.expected,
-                    &self.desired,
-                    &self.netns,
-                    &self.rules.options.settings,
-                    self.rules_error.clone(),
-                );
-                let kernel = self.kernel.clone();
-                tokio::task::spawn_blocking(move || {
-                    drop(reply.send(status::with_counts(report, &kernel)));
-                });
-            }
-            Request::Reload(Ok(loaded)) => {
-                self.rules = Rules::from(loaded.as_ref());
-                self.rules_error = None;
-                tracing::info!("configuration loaded");
-                self.decide();
-            }
-            Request::Reload(Err(error)) => {
-                tracing::error!(%error, "configuration refused; the last good one stays in force");
-                // Line by line: a text of one line has no line breaks in it.
-                let lines = error.lines().map(|line| Text::new(line).to_string());
-                self.rules_error = Some(lines.collect::<Vec<_>>().join("\n"));
-            }
-        }
-    }
-
-    /// Takes a container to the start gate. Its process is as good as told by containerd.
-    fn start(&mut self, id: WorkloadId, pid: u32, reply: oneshot::Sender<StartAnswer>) {
-        self.observe_first(Observation::TaskCreated { id: id.clone(), pid });
-        self.decide();
-        self.starts.push(Start { id, pid, reply, began: Instant::now(), is_asked: false });
-    }
-
-    /// Lets those start for whom everything is in force.
-    fn answer_starts(&mut self) {
-        self.starts.retain(|start| !start.reply.is_closed());
-        if self.starts.is_empty() || !self.has_heard_all() {
-            return;
-        }
-        self.bury_the_dead();
-        for mut start in std::mem::take(&mut self.starts) {
-            let owner = self.facts.inventory().netns_owner(&start.id).clone();
-            if !start.is_asked && self.netns.contains_key(&owner) {
-                // Addresses are complete only now: Docker 28 attaches networks after containerd made the process.
-                self.queue.add(owner.clone(), urgent(Instant::now()));
-                start.is_asked = true;
-            }
-            let progress = Progress {
-                inventory: self.facts.inventory(),
-                netns: &self.netns,
-                queue: &self.queue,
-            };
-            match progress.answer(&start) {
-                None => self.starts.push(start),
-                Some(answer) => {
-                    if let Some(state) = self.netns.get_mut(&owner) {
-                        state.has_waited = Some(true);
-                    }
-                    tracing::debug!(workload = %start.id, pid = start.pid, ?answer, "may start");
-                    // Whoever asked may have stopped waiting.
-                    drop(start.reply.send(answer));
-                }
-            }
-        }
-    }
-
-    /// Docker gives an address away as soon as its holder's process is dead, which nobody may have told yet.
-    fn bury_the_dead(&mut self) {
-        let is_dead =
-            |state: &&NetnsState| state.process.as_ref().is_some_and(|process| !process.is_alive());
-        let dead: Vec<_> = self
-            .netns
-            .iter()
-            .filter(|(_, state)| is_dead(state))
-            .map(|(id, state)| (id.clone(), state.pid))
-            .collect();
-        if dead.is_empty() {
-            return;
-        }
-        for (id, pid) in dead {
-            self.observe(Observation::TaskExited { id, pid });
-        }
-        self.decide();
-    }
-
-    /// Whether every source has listed what it knows, or has said that it cannot be reached.
-    fn has_heard_all(&self) -> bool {
-        self.expected.iter().all(|source| self.facts.source(*source).is_some())
-    }
-
-    fn answer_waiting(&mut self) {
-        if self.queue.is_settled() && self.has_heard_all() {
-            self.has_caught_up = true;
-            for waiting in self.waiting.drain(..) {
-                let _ = waiting.send(());
             }
         }
     }

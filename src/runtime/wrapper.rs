@@ -18,7 +18,7 @@ use crate::config::{Config, Fallback, Files, Loaded, RuntimeSettings};
 use crate::input::time::utc;
 use crate::metadata::WorkloadId;
 use crate::model::Catalogue;
-use crate::nft::{Netns, NetnsError};
+use crate::nft::{ApplyError, Netns, NetnsError};
 use crate::policy::{DenyVerdicts, Mode};
 use crate::reconcile::{Failure, Kernel, Target};
 
@@ -217,12 +217,17 @@ fn close(id: &str, pid: u32, deny: DenyVerdicts) -> Result<(), Failure> {
         path: format!("/proc/{pid}/ns/net").into(),
         source,
     })?;
-    let target = Target {
+    let mut target = Target {
         owner: WorkloadId::new(id),
         pid,
         process: None,
         wanted: Some(crate::compile::closed(deny)),
         known: None,
+        socket: None,
     };
-    kernel.apply(&target).map(drop)
+    match kernel.apply(&mut target) {
+        // The daemon has been here: what it decided is in force, and nothing of the container runs that could own it.
+        Err(Failure::Apply(ApplyError::Owned(_))) => Ok(()),
+        result => result.map(drop),
+    }
 }

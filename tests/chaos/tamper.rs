@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::chaos::ENFORCE;
+use crate::chaos::{ENFORCE, PLAIN};
 use crate::harness::{DockerHost, Lab, Seawall, eventually, nft};
 
 #[test]
 fn what_somebody_changes_is_repaired_at_the_next_resync_and_reported() {
     let host = DockerHost::start();
     let lab = Lab::up(&host);
-    let mut seawall = Seawall::prepare(&host, ENFORCE);
+    let mut seawall = Seawall::prepare(&host, &format!("{ENFORCE}\n{PLAIN}"));
     seawall.run_with(&["--resync", "1"]);
     seawall.run();
     lab.assert_verdicts(&host, "at first");

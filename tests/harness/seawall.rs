@@ -218,6 +218,15 @@ impl Seawall {
     /// namespace there is, and a test must leave those of others alone.
     #[track_caller]
     pub(crate) fn clear(&self, host: &DockerHost) -> String {
+        succeed(&mut self.clear_command(host))
+    }
+
+    /// The same, whatever comes of it.
+    pub(crate) fn try_clear(&self, host: &DockerHost) -> Output {
+        output(&mut self.clear_command(host))
+    }
+
+    fn clear_command(&self, host: &DockerHost) -> Command {
         let pids: Vec<String> = host.pids().iter().map(ToString::to_string).collect();
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "bash", "-euc", SECLUDED, "bash"]);
@@ -225,7 +234,16 @@ impl Seawall {
         let inside = self.command();
         command.arg(inside.get_program()).args(inside.get_args()).arg("clear");
         command.env_remove("DOCKER_HOST").env("NO_COLOR", "1");
-        succeed(&mut command)
+        command
+    }
+
+    /// Waits for the daemon to end by itself.
+    #[track_caller]
+    pub(crate) fn await_end(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("seawall runs");
+        eventually("the end of seawall", Duration::from_secs(10), || {
+            daemon.try_wait().expect("our own child")
+        })
     }
 
     /// The configuration file.
@@ -240,10 +258,7 @@ impl Seawall {
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
-        let mut daemon = self.daemon.take().expect("seawall runs");
-        eventually("the end of seawall", Duration::from_secs(10), || {
-            daemon.try_wait().expect("our own child")
-        })
+        self.await_end()
     }
 
     fn command(&self) -> Command {

@@ -33,8 +33,9 @@ impl Stage {
     pub(crate) fn bare(&self) {
         for container in self.host.containers() {
             let netns = container.netns();
-            // `add` first: deleting what is not there is an error.
-            nft(&netns, "add table inet seawall; delete table inet seawall");
+            if nft(&netns, "list tables").contains("inet seawall") {
+                nft(&netns, "delete table inet seawall");
+            }
         }
     }
 

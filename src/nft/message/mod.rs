@@ -3,6 +3,7 @@
 //! All `unsafe` code of seawall is in this module. Constants: `linux/netfilter/nf_tables.h`.
 
 mod expression;
+pub mod ready;
 
 use std::ffi::{CString, c_char, c_void};
 use std::io;
@@ -16,6 +17,7 @@ use expression::expression;
 
 use super::diff::Op;
 use super::expr::lower;
+use super::owner::{OWNER, PERSIST};
 use crate::compile::ruleset::{
     Base, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE,
 };
@@ -151,8 +153,11 @@ fn user_data(kind: u8, comment: &Comment) -> Option<Vec<u8>> {
 impl Writer {
     fn op(&mut self, index: usize, op: &Op, set_id: usize) {
         match op {
-            Op::AddTable => self.table(index, libc::NFT_MSG_NEWTABLE, CREATE),
-            Op::DeleteTable => self.table(index, libc::NFT_MSG_DELTABLE, 0),
+            Op::AddTable => self.table(index, libc::NFT_MSG_NEWTABLE, CREATE, None),
+            Op::AddOwnedTable | Op::AdoptTable => {
+                self.table(index, libc::NFT_MSG_NEWTABLE, CREATE, Some(OWNER | PERSIST));
+            }
+            Op::DeleteTable => self.table(index, libc::NFT_MSG_DELTABLE, 0, None),
             Op::AddChain { chain, base } => {
                 self.chain(index, libc::NFT_MSG_NEWCHAIN, CREATE, chain, *base);
             }
@@ -187,12 +192,16 @@ impl Writer {
         self.operations.push(op);
     }
 
-    fn table(&mut self, op: usize, kind: i32, flags: u16) {
+    fn table(&mut self, op: usize, kind: i32, flags: u16, table_flags: Option<u32>) {
         let name = c_string(TABLE);
         // SAFETY: the setters copy what they are given; all pointers are valid during the calls.
         unsafe {
             let table = Object::new(sys::nftnl_table_alloc(), sys::nftnl_table_free);
             sys::nftnl_table_set_str(table.ptr(), sys::NFTNL_TABLE_NAME as u16, name.as_ptr());
+            if let Some(table_flags) = table_flags {
+                let attribute = sys::NFTNL_TABLE_FLAGS as u16;
+                sys::nftnl_table_set_u32(table.ptr(), attribute, table_flags);
+            }
             self.add(op, kind, flags, |header| {
                 sys::nftnl_table_nlmsg_build_payload(header, table.ptr());
             });

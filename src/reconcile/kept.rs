@@ -1,0 +1,66 @@
+//! Owns what is held of a running container and nothing else may outlive: its netlink socket, and the news of its end.
+
+use tokio::sync::mpsc;
+
+use crate::metadata::WorkloadId;
+use crate::nft::KernelTable;
+use crate::nft::netns::Process;
+
+/// A socket, and which netns it acts on.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) inode: u64,
+    pub(super) table: KernelTable,
+}
+
+/// Where the socket is while nobody uses it.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Option<Socket>);
+
+impl Kept {
+    pub(super) fn take(&mut self) -> Option<Socket> {
+        self.0.take()
+    }
+}
+
+impl From<Option<Socket>> for Kept {
+    fn from(socket: Option<Socket>) -> Self {
+        Self(socket)
+    }
+}
+
+impl Drop for Kept {
+    /// Closing waits for the kernel to have freed what was removed (some 10 ms): no loop may wait for that.
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(socket));
+        }
+    }
+}
+
+/// The end of a container's first process, told as soon as the kernel tells it, whether any source does or not.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) owner: WorkloadId,
+    pub(super) pid: u32,
+}
+
+/// Tells `ended` when the process has ended.
+pub(super) fn await_end(owner: WorkloadId, process: &Process, ended: mpsc::UnboundedSender<Ended>) {
+    let pid = process.pid();
+    let end = match process.ended() {
+        Ok(end) => end,
+        Err(error) => {
+            tracing::warn!(%error, pid, "the end of a process is only known when its runtime tells it");
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        if end.await.is_ok() {
+            // Nobody listens any more only when the daemon stops.
+            let _ = ended.send(Ended { owner, pid });
+        }
+    });
+}
