@@ -6,6 +6,7 @@
 // Every test crate has its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod capture;
 mod container;
 mod deadline;
 mod docker_host;
@@ -16,11 +17,13 @@ mod oracle;
 mod plain;
 mod probe;
 mod report;
+mod runtime;
 mod seawall;
 mod shop;
 mod stage;
 mod tables;
 
+pub(crate) use capture::{Capture, Seen};
 pub(crate) use container::Container;
 pub(crate) use deadline::{eventually, until};
 pub(crate) use docker_host::{DockerHost, Engine, Guest, OUTSIDE_NET4, OUTSIDE_NET6};
@@ -29,6 +32,7 @@ pub(crate) use netns::Netns;
 pub(crate) use oracle::Oracle;
 pub(crate) use plain::Plain;
 pub(crate) use probe::{Flow, Probe, Server};
+pub(crate) use runtime::FIRST_WORD;
 pub(crate) use seawall::Seawall;
 pub(crate) use shop::Shop;
 pub(crate) use stage::Stage;
