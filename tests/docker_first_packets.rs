@@ -83,7 +83,14 @@ fn a_container_that_talks_at_its_first_instruction_keeps_to_its_policy() {
     }
     println!(
         "{:<10} {:>6} {:>14} {:>13} {:>15} {:>15} {:>10} {:>10}",
-        "runtime", "starts", "leaking starts", "leaked frames", "denied reached", "allowed failed", "p50 ms", "p99 ms"
+        "runtime",
+        "starts",
+        "leaking starts",
+        "leaked frames",
+        "denied reached",
+        "allowed failed",
+        "p50 ms",
+        "p99 ms"
     );
     for (runtime, tally) in &tallies {
         println!("{}", tally.line(runtime));
@@ -142,7 +149,8 @@ fn one_start(
     tally.starts += 1;
     tally.leaked_frames += seen.len();
     tally.leaking_starts += usize::from(!seen.is_empty());
-    let is_reached = |address: &SocketAddr| said.lines().any(|line| line == format!("{address} reached"));
+    let is_reached =
+        |address: &SocketAddr| said.lines().any(|line| line == format!("{address} reached"));
     tally.allowed_failed += allowed.iter().filter(|address| !is_reached(address)).count();
     let denied = denied.iter().map(|ip| SocketAddr::new(*ip, DENIED));
     tally.denied_reached += denied.filter(is_reached).count();

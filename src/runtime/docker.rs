@@ -12,6 +12,9 @@ use serde_json::Value;
 /// Docker's configuration file, unless it is told otherwise.
 pub const CONFIG: &str = "/etc/docker/daemon.json";
 
+/// The runtime Docker has without being told.
+pub const BUILT_IN: &str = "runc";
+
 /// JSON as Docker reads it: no comments, no trailing commas.
 const STRICT: ParseOptions = ParseOptions {
     allow_comments: false,
@@ -125,6 +128,20 @@ pub fn uninstall(text: &str, name: &str, former: Option<&str>) -> Result<String,
     Ok(root.to_string())
 }
 
+/// What Docker must read for runtime `name` to be gone while it runs: of keys that are absent it keeps what it read before.
+pub fn release(text: &str, name: &str, former: Option<&str>) -> Result<String, EditError> {
+    let setup = Setup::read(text)?;
+    let (root, object) = open(text)?;
+    if let Some(entry) = object.object_value_or_set("runtimes").get(name) {
+        entry.remove();
+    }
+    if setup.default.as_deref() == Some(name) {
+        let default = CstInputValue::String(former.unwrap_or(BUILT_IN).to_owned());
+        set(&object, "default-runtime", default);
+    }
+    Ok(root.to_string())
+}
+
 fn set(object: &CstObject, name: &str, value: CstInputValue) {
     match object.get(name) {
         Some(property) => property.set_value(value),
@@ -218,6 +235,16 @@ mod tests {
         assert_eq!(setup.default.as_deref(), Some("kata"));
         let back = uninstall(&text.unwrap(), "seawall", None).unwrap();
         assert_eq!(Setup::read(&back).unwrap().default.as_deref(), Some("kata"));
+    }
+
+    #[test]
+    fn releasing_says_in_so_many_words_that_it_is_gone() {
+        let released = release(&installed("{}"), "seawall", None).unwrap();
+        let wanted = serde_json::json!({"runtimes": {}, "default-runtime": "runc"});
+        assert_eq!(parse(&released).unwrap(), wanted);
+        let released =
+            release(&installed("{\"default-runtime\": \"kata\"}"), "seawall", Some("kata"));
+        assert_eq!(Setup::read(&released.unwrap()).unwrap().default.as_deref(), Some("kata"));
     }
 
     #[test]

@@ -251,6 +251,11 @@ impl Seawall {
         self.folder.path().join("seawall.toml")
     }
 
+    /// The control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("seawall.sock")
+    }
+
     /// What the daemon wrote so far, over all its starts.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()

@@ -1,19 +1,16 @@
 //! `seawall runtime install`: writes the wrapper, enters it in the engine's configuration, and has the engine read that.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
 use clap::Args;
 
+use super::reload::{Reloaded, reload};
 use super::{Engine, EngineArgs, docker_source, folder, need_root, system, untouched};
 use crate::cli::{CommandError, Exit, Global, load, output};
 use crate::metadata::docker::DockerSource;
 use crate::runtime::docker::Setup;
 use crate::runtime::{Place, containerd, docker, dockerd, files, podman};
-
-/// How long Docker may take to read its configuration again.
-const RELOAD: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct InstallArgs {
@@ -56,7 +53,12 @@ pub(super) async fn install(global: &Global, args: &InstallArgs) -> Result<Exit,
                 );
             } else {
                 let default = (!args.no_default).then_some(args.engine.name.as_str());
-                reload(&docker, &edited, &args.engine.name, default).await?;
+                match reload(&docker, &edited).await? {
+                    None => output::print(
+                        "Docker does not run; it takes the new configuration when it starts",
+                    ),
+                    Some(after) => taken(&after, &args.engine.name, default)?,
+                }
             }
             tell_older(&docker, &args.engine.name).await;
         }
@@ -187,26 +189,11 @@ fn change(
     files::replace(file, new).map_err(system)
 }
 
-/// Has Docker read its configuration, and sees that it took it.
-pub(super) async fn reload(
-    docker: &DockerSource,
-    text: &str,
-    name: &str,
-    default: Option<&str>,
-) -> Result<(), CommandError> {
-    let settings: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    let Some(pid) = dockerd::find(docker.host(), settings["pidfile"].as_str()) else {
-        output::print("Docker does not run; it takes the new configuration when it starts");
-        return Ok(());
-    };
-    output::progress("Docker reads its configuration again …");
-    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    dockerd::reload(pid)?;
-    let has_told = docker.has_reloaded(before, RELOAD).await.map_err(system)?;
-    let now = docker.runtimes().await.map_err(system)?;
-    let is_known = now.known.contains(name);
+/// Sees that Docker took it.
+fn taken(after: &Reloaded, name: &str, default: Option<&str>) -> Result<(), CommandError> {
+    let Reloaded { has_told, now } = after;
     let is_default = default.is_none_or(|default| now.default == *default);
-    if is_known && is_default {
+    if now.known.contains(name) && is_default {
         let word = if default.is_some() { "its default runtime" } else { "one of its runtimes" };
         output::print(&format!(
             "Docker {} has `{name}` as {word}; no container was restarted",
@@ -214,10 +201,9 @@ pub(super) async fn reload(
         ));
         return Ok(());
     }
-    let why = if has_told {
-        "read its configuration, but does not use it"
-    } else {
-        "did not say that it read its configuration"
+    let why = match has_told {
+        true => "read its configuration, but does not use it",
+        false => "did not say that it read its configuration",
     };
     Err(CommandError::System(anyhow!(
         "Docker {why}; see its log (journalctl -u docker). Options on dockerd's command line win over daemon.json. `seawall runtime uninstall` undoes the change"

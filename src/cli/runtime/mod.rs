@@ -1,6 +1,7 @@
 //! `seawall runtime`: puts the OCI runtime wrapper before an engine's runtime, takes it away, and says whether it is there.
 
 mod install;
+mod reload;
 mod status;
 mod uninstall;
 

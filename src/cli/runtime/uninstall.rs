@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::reload::reload;
 use super::{Engine, EngineArgs, docker_source, folder, need_root, system, untouched};
 use crate::cli::{CommandError, Exit, Global, load, output};
 use crate::metadata::docker::DockerSource;
 use crate::runtime::docker::Setup;
-use crate::runtime::{Place, containerd, docker, dockerd, files};
+use crate::runtime::{Place, containerd, docker, files};
 
 pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
     need_root()?;
@@ -41,10 +42,20 @@ pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit
             let edited = docker::uninstall(&text, &args.name, former)
                 .map_err(|error| untouched(file, error))?;
             let edited = as_it_was(file, &text, &args.name, &wrapper).unwrap_or(edited);
+            let released = docker::release(&text, &args.name, former)
+                .map_err(|error| untouched(file, error))?;
+            // Docker goes by this while it runs, and by the text below when it starts.
+            files::replace(file, &released).map_err(system)?;
+            let after = reload(&docker, &released).await;
             files::replace(file, &edited).map_err(system)?;
             files::remove(&files::backup_of(file)).map_err(system)?;
-            if let Some(pid) = dockerd::find(docker.host(), None) {
-                dockerd::reload(pid)?;
+            let is_known = after?.is_some_and(|after| after.now.known.contains(args.name.as_str()));
+            if is_known {
+                output::print(&format!(
+                    "{} is as it was, but Docker goes by what it read before until it is restarted; the wrapper stays for so long",
+                    file.display()
+                ));
+                return Ok(Exit::Done);
             }
             remove_wrapper(global, &wrapper)?;
             output::print(&format!(
