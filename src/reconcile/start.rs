@@ -75,13 +75,15 @@ impl NetnsState {
 
     /// Whether what was last brought to this netns says something else of these addresses than what is wanted now.
     ///
-    /// A netns nothing was ever brought to counts while its first try is under way. After a failed one it does not: it
-    /// holds nothing of ours, so nothing stale.
+    /// One that cannot be programmed now counts only with what it still allows and should not: that it lacks what it
+    /// should allow must not keep others from starting, or a container that breaks its own table could.
     fn differs_about(&self, addresses: &BTreeSet<IpAddr>) -> bool {
         let about = |ruleset: &Option<Ruleset>| elements_about(ruleset.as_ref(), addresses);
-        match &self.reached {
-            Some(reached) => about(reached) != about(&self.wanted),
-            None => self.last.error.is_none() && !about(&self.wanted).is_empty(),
+        let (wanted, held) = (about(&self.wanted), self.reached.as_ref().map(about));
+        let held = held.unwrap_or_default();
+        match self.last.error {
+            None => held != wanted,
+            Some(_) => !held.is_subset(&wanted),
         }
     }
 }
@@ -98,4 +100,66 @@ fn elements_about(
             meant.map(|element| (name.clone(), *element))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::closed;
+    use crate::compile::ruleset::{Comment, Family, Key, KeyKind, Set};
+    use crate::reconcile::coverage::LastTry;
+
+    /// A ruleset whose set of clients holds these addresses.
+    fn admitting(addresses: &[&str]) -> Option<Ruleset> {
+        let element = |text: &&str| {
+            let address = text.parse().unwrap();
+            (Element::exact(Key { address, selector: 6, port: 80 }), Comment::default())
+        };
+        let set = Set {
+            family: Family::V4,
+            kind: KeyKind::Tuple,
+            interval: false,
+            comment: Comment::default(),
+            elements: addresses.iter().map(element).collect(),
+        };
+        let mut ruleset = closed(crate::policy::DenyVerdicts::default());
+        ruleset.sets.insert("in4".to_owned(), set);
+        Some(ruleset)
+    }
+
+    fn differs(
+        reached: Option<Option<Ruleset>>,
+        wanted: Option<Ruleset>,
+        error: Option<&str>,
+    ) -> bool {
+        let last = LastTry { error: error.map(str::to_owned), ..LastTry::default() };
+        let mut state = NetnsState::default();
+        (state.reached, state.wanted, state.last) = (reached, wanted, last);
+        state.differs_about(&BTreeSet::from(["10.0.0.7".parse().unwrap()]))
+    }
+
+    #[test]
+    fn a_peer_is_waited_for_while_it_says_something_else_of_the_newcomer() {
+        let (old, new) = (admitting(&["10.0.0.5"]), admitting(&["10.0.0.5", "10.0.0.7"]));
+        assert!(differs(Some(old.clone()), new.clone(), None), "it lacks the newcomer");
+        assert!(
+            differs(Some(new.clone()), old.clone(), None),
+            "it knows the address's former holder"
+        );
+        assert!(differs(None, new.clone(), None), "nothing was brought to it yet");
+        assert!(!differs(Some(new.clone()), new, None));
+        assert!(
+            !differs(Some(old), admitting(&[]), None),
+            "it changes, but not about the newcomer"
+        );
+        assert!(!differs(None, None, None));
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_programmed_holds_nobody_up_unless_it_allows_too_much() {
+        let (old, new) = (admitting(&[]), admitting(&["10.0.0.7"]));
+        assert!(!differs(Some(old.clone()), new.clone(), Some("refused")));
+        assert!(!differs(None, new.clone(), Some("refused")));
+        assert!(differs(Some(new), old, Some("refused")), "the former holder's permission stands");
+    }
 }

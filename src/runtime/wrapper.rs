@@ -19,7 +19,7 @@ use crate::input::time::utc;
 use crate::metadata::WorkloadId;
 use crate::model::Catalogue;
 use crate::nft::{ApplyError, Netns, NetnsError};
-use crate::policy::{DenyVerdicts, Mode};
+use crate::policy::Mode;
 use crate::reconcile::{Failure, Kernel, Target};
 
 /// How long a daemon that is not there is waited for: one that restarts is back by then, one that was stopped is not missed.
@@ -154,8 +154,8 @@ impl Wrapper {
                 Ok(())
             }
             Fallback::DenyAll => {
-                let deny = loaded.map(|loaded| loaded.config.deny).unwrap_or_default();
-                match close(id, pid, deny) {
+                let config = loaded.map(|loaded| loaded.config).unwrap_or_default();
+                match close(id, pid, &config) {
                     Ok(()) => {
                         let message = format!(
                             "seawall: {error}; container {short} starts with everything denied until the daemon is back"
@@ -211,7 +211,7 @@ fn enforces(loaded: &Loaded) -> bool {
 }
 
 /// Closes a container's netns, by the same code as the daemon.
-fn close(id: &str, pid: u32, deny: DenyVerdicts) -> Result<(), Failure> {
+fn close(id: &str, pid: u32, config: &Config) -> Result<(), Failure> {
     let kernel = Kernel::start().map_err(|source| NetnsError::Io {
         action: "start the thread that enters",
         path: format!("/proc/{pid}/ns/net").into(),
@@ -221,12 +221,12 @@ fn close(id: &str, pid: u32, deny: DenyVerdicts) -> Result<(), Failure> {
         owner: WorkloadId::new(id),
         pid,
         process: None,
-        wanted: Some(crate::compile::closed(deny)),
+        wanted: Some(crate::compile::closed(config.deny)),
         known: None,
         socket: None,
     };
     match kernel.apply(&mut target) {
-        // The daemon has been here: what it decided is in force, and nothing of the container runs that could own it.
+        // The daemon has been here and hangs: its policy is in force, and nothing of the container runs that could own it.
         Err(Failure::Apply(ApplyError::Owned(_))) => Ok(()),
         result => result.map(drop),
     }
