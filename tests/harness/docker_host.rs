@@ -101,7 +101,14 @@ impl DockerHost {
 
     /// The Docker client, on this host.
     pub(crate) fn docker(&self, args: &[&str]) -> Output {
-        output(self.command("docker").args(args))
+        output(&mut self.docker_command(args))
+    }
+
+    /// The same, to be run by the caller.
+    pub(crate) fn docker_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command("docker");
+        command.args(args);
+        command
     }
 
     /// The same; panics unless it succeeds, and gives its trimmed output.

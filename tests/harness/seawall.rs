@@ -165,7 +165,22 @@ impl Seawall {
         output(self.command().args(args))
     }
 
-    /// The same; panics unless it succeeds, and gives what it printed.
+    /// A command that must succeed, among the files of the host's engine: its `daemon.json`, its runtimes.
+    #[track_caller]
+    pub(crate) fn cli_inside(&self, host: &DockerHost, args: &[&str]) -> String {
+        let own = self.command();
+        let mut command = host.inside(&[env!("CARGO_BIN_EXE_seawall")]);
+        // What comes before the program's own arguments enters the network namespace, which `inside` does too.
+        command.args(own.get_args().skip(2)).args(args).env("NO_COLOR", "1");
+        succeed(command.env_remove("DOCKER_HOST"))
+    }
+
+    /// Where the runtime wrapper of this instance is installed.
+    pub(crate) fn wrapper(&self, runtime: &str) -> PathBuf {
+        self.folder.path().join("state/runtime").join(format!("seawall-{runtime}"))
+    }
+
+    /// `cli`; panics unless it succeeds, and gives what it printed.
     #[track_caller]
     pub(crate) fn cli_ok(&self, args: &[&str]) -> String {
         succeed(self.command().args(args))
