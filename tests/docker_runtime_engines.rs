@@ -93,8 +93,9 @@ fn uninstall(seawall: &Seawall, host: &DockerHost) {
         let args = ["runtime", "uninstall", "--docker-config", &file, "--name", name];
         seawall.cli_inside(host, &args);
     }
-    let default = || host.docker_ok(&["info", "--format", "{{.DefaultRuntime}}"]);
-    until("runc is the default again", LIMIT, || default() == "runc");
+    assert_eq!(host.docker_ok(&["info", "--format", "{{.DefaultRuntime}}"]), "runc");
+    let known = host.docker_ok(&["info", "--format", "{{json .Runtimes}}"]);
+    assert!(!known.contains("seawall"), "{known}");
     for runtime in ["runc", "crun"] {
         assert!(!seawall.wrapper(runtime).exists());
     }
@@ -254,6 +255,10 @@ fn outcome(output: &Output) -> String {
         if is_id(bare) { word.replace(bare, "ID") } else { word.to_owned() }
     });
     let said: String = words.collect();
+    // The engine names the program it called.
+    let is_program = |word: &str| word.ends_with("/crun") || word.ends_with("/seawall-crun");
+    let said = said.split(' ').map(|word| if is_program(word) { "PROGRAM" } else { word });
+    let said = said.collect::<Vec<_>>().join(" ");
     // runc's own log lines begin with the time.
     let lines = said.lines().map(|line| match line.strip_prefix("time=") {
         Some(line) => line.split_once(' ').map_or(line, |(_, rest)| rest),
