@@ -100,13 +100,11 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
         Direction::Egress => ("essentials_out", "out_original", "out_reply", "deny_egress"),
     };
     let invalid = if enforce { Verdict::Drop } else { Verdict::Accept };
-    let mut rules = Vec::new();
-    if direction == Direction::Egress {
-        // Over lo a container can send itself a packet with anybody's source address, and so make an entry under which
-        // its own packets to that address are replies (security model 4). Nothing else may use such an entry.
-        let began_here = vec![loopback.clone(), Stmt::CtState(CtState::New), Stmt::SetLocal];
-        rules.push(rule(began_here, "began on lo: no policy was asked"));
-    }
+    // Over lo a container can send itself a packet with anybody's source address, and so make an entry under which its own
+    // packets to that address are replies (security model 4). Nothing else may use such an entry. Both ways: what a packet
+    // socket puts on lo was never in the hook for output.
+    let began_here = vec![loopback.clone(), Stmt::CtState(CtState::New), Stmt::SetLocal];
+    let mut rules = vec![rule(began_here, "began on lo: no policy was asked")];
     rules.extend([
         rule(vec![loopback, Stmt::Verdict(Verdict::Accept)], "the container with itself"),
         rule(vec![jump("fast")], ""),

@@ -117,6 +117,11 @@ impl DockerHost {
         succeed(self.command("docker").args(args))
     }
 
+    /// A Docker client that a thread may keep. It fails once the host is gone.
+    pub(crate) fn client(&self) -> Client {
+        Client(self.name.clone())
+    }
+
     /// docker-compose with the example shop as `project`, its front door on `port`.
     pub(crate) fn compose(&self, project: &str, port: u16, args: &[&str]) -> Output {
         output(self.compose_command(project, port).args(args))
@@ -215,6 +220,18 @@ impl DockerHost {
         command.env("SHOP_PORT", port.to_string()).args(["-p", project, "-f"]);
         command.arg(root().join("examples/shop/compose.yaml"));
         command
+    }
+}
+
+/// The Docker client of a host, apart from the host itself.
+pub(crate) struct Client(String);
+
+impl Client {
+    /// Panics unless it succeeds.
+    #[track_caller]
+    pub(crate) fn docker_ok(&self, args: &[&str]) {
+        let mut command = Command::new(root().join("scripts/private-docker"));
+        succeed(command.args(["docker", &self.0]).args(args));
     }
 }
 

@@ -22,6 +22,7 @@ mod seawall;
 mod shop;
 mod stage;
 mod tables;
+mod tap;
 
 pub(crate) use capture::{Capture, Seen};
 pub(crate) use container::Container;
@@ -37,3 +38,4 @@ pub(crate) use seawall::Seawall;
 pub(crate) use shop::Shop;
 pub(crate) use stage::Stage;
 pub(crate) use tables::{EmptyNetns, held, nft, nft_fails};
+pub(crate) use tap::{Frame, Tap};

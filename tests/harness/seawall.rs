@@ -92,6 +92,17 @@ impl Seawall {
     /// Starts the daemon and returns when it says READY=1.
     #[track_caller]
     pub(crate) fn run(&mut self) {
+        // What another said before it was killed is not what this one says.
+        self.notify.set_nonblocking(true).expect("a socket's own");
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false).expect("a socket's own");
+        self.spawn();
+        self.await_notice("READY=1", READY_LIMIT);
+    }
+
+    /// Starts the daemon and waits for nothing.
+    #[track_caller]
+    pub(crate) fn spawn(&mut self) {
         assert!(self.daemon.is_none(), "seawall runs already");
         let log = File::options().create(true).append(true).open(self.folder.path().join("log"));
         let log = log.expect("a log file can be made");
@@ -105,7 +116,6 @@ impl Seawall {
             .stdout(log.try_clone().expect("a file can be cloned"))
             .stderr(log);
         self.daemon = Some(command.spawn().expect("nsenter can be run"));
-        self.await_notice("READY=1", READY_LIMIT);
     }
 
     /// Waits until the daemon sends a line by sd_notify.
