@@ -172,6 +172,7 @@ fn addresses(
     match &statement.peer {
         Peer::Workloads { members, .. } => members
             .iter()
+            .filter(|member| !inventory.has_left(member))
             .filter_map(|member| inventory.get(inventory.netns_owner(member)))
             .filter(|peer| peer.id != owner.id)
             .flat_map(|peer| {

@@ -231,6 +231,12 @@ pub(crate) fn netns_of(pid: u32) -> NetnsRef {
     NetnsRef { pid, path: PathBuf::from(format!("/proc/{pid}/ns/net")), inode: None }
 }
 
+/// The inode of the netns that a process is in now; none when it has ended, or nobody may look.
+pub fn netns_inode(pid: u32) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(netns_of(pid).path).ok().map(|netns| netns.ino())
+}
+
 fn networks(
     object: &Value,
     workload: &Workload,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::workload::{NetworkMode, Workload, WorkloadId};
+use super::workload::{NetworkMode, Runtime, State, Workload, WorkloadId};
 
 /// Every workload known now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,7 +62,48 @@ impl Inventory {
 
     /// The workload whose netns `id` lives in: itself, or the end of its `container:x` chain.
     /// A chain that leads nowhere or in a circle ends at its last known member.
+    ///
+    /// A netns outlives the workload it was made for while others live in it: when that has ended, or runs in another by
+    /// now, the first of those who are left, by identity, stands for it. Which netns a process is in is told by its inode;
+    /// where that is not known, the chain is believed.
     pub fn netns_owner<'a>(&'a self, id: &'a WorkloadId) -> &'a WorkloadId {
+        let end = self.end_of_chain(id);
+        let Some(inode) = self.inode(id) else { return end };
+        let is_left = match self.workloads.get(end) {
+            Some(workload) if matches!(workload.network_mode, NetworkMode::Container(_)) => true,
+            Some(workload) if end == id || workload.network_mode == NetworkMode::Host => false,
+            Some(workload) => {
+                let other = self.inode(end).is_some_and(|other| other != inode);
+                workload.state != State::Running || other
+            }
+            None => false,
+        };
+        if !is_left {
+            return end;
+        }
+        let shares = |workload: &&Workload| {
+            matches!(workload.network_mode, NetworkMode::Container(_))
+                && self.inode(&workload.id) == Some(inode)
+        };
+        self.iter().find(shares).map_or(id, |workload| &workload.id)
+    }
+
+    /// Whether a workload that lived in another's netns has ended: what it might do there, nobody may any more.
+    pub fn has_left(&self, id: &WorkloadId) -> bool {
+        self.workloads.get(id).is_some_and(|workload| {
+            matches!(workload.network_mode, NetworkMode::Container(_))
+                && workload.state == State::Exited
+                && workload.runtime != Runtime::File
+        })
+    }
+
+    /// The inode of a running workload's netns, where it is known.
+    fn inode(&self, id: &WorkloadId) -> Option<u64> {
+        let workload = self.workloads.get(id).filter(|one| one.state == State::Running)?;
+        workload.netns.as_ref()?.inode
+    }
+
+    fn end_of_chain<'a>(&'a self, id: &'a WorkloadId) -> &'a WorkloadId {
         let mut owner = id;
         for _ in 0..self.workloads.len() {
             match self.workloads.get(owner).map(|workload| &workload.network_mode) {
@@ -92,5 +133,70 @@ impl FromIterator<Workload> for Inventory {
                 .map(|workload| (workload.id.clone(), workload))
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::container::netns_of;
+    use super::*;
+
+    /// A running container in the netns with this inode; `of` is whose it was made for.
+    fn running(name: &str, of: Option<&str>, inode: Option<u64>) -> Workload {
+        let mut workload = Workload::new(WorkloadId::new(name), name.into(), Runtime::Docker);
+        workload.state = State::Running;
+        workload.netns = Some(netns_of(7));
+        if let Some(netns) = &mut workload.netns {
+            netns.inode = inode;
+        }
+        workload.network_mode = match of {
+            Some(of) => NetworkMode::Container(WorkloadId::new(of)),
+            None => NetworkMode::Own,
+        };
+        workload
+    }
+
+    fn owners(workloads: &[Workload]) -> String {
+        let inventory: Inventory = workloads.iter().cloned().collect();
+        let owner = |one: &Workload| format!("{}:{}", one.id, inventory.netns_owner(&one.id));
+        inventory.iter().map(owner).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_netns_is_of_whom_it_was_made_for_while_that_is_in_it() {
+        let pod = |inodes: [Option<u64>; 3]| {
+            owners(&[
+                running("own", None, inodes[0]),
+                running("m1", Some("own"), inodes[1]),
+                running("m2", Some("m1"), inodes[2]),
+            ])
+        };
+        assert_eq!(pod([Some(1), Some(1), Some(1)]), "m1:own m2:own own:own");
+        assert_eq!(pod([None, Some(1), None]), "m1:own m2:own own:own", "unknown: believed");
+        assert_eq!(pod([Some(2), Some(1), Some(1)]), "m1:m1 m2:m1 own:own", "started again");
+        assert_eq!(pod([Some(2), Some(1), Some(2)]), "m1:m1 m2:own own:own", "m2 too");
+    }
+
+    #[test]
+    fn who_is_left_of_a_netns_stands_for_it() {
+        let left = [running("m1", Some("own"), Some(1)), running("m2", Some("own"), Some(1))];
+        assert_eq!(owners(&left), "m1:m1 m2:m1", "the owner was removed");
+        let mut ended = running("own", None, None);
+        (ended.state, ended.netns) = (State::Exited, None);
+        let [m1, m2] = left;
+        assert_eq!(owners(&[ended.clone(), m1.clone(), m2.clone()]), "m1:m1 m2:m1 own:own");
+        let mut last = m1.clone();
+        (last.state, last.netns) = (State::Exited, None);
+        assert_eq!(owners(&[ended, last.clone(), m2]), "m1:own m2:m2 own:own");
+        let inventory: Inventory = [last, m1].into_iter().collect();
+        assert!(!inventory.has_left(&WorkloadId::new("m1")), "it runs again");
+    }
+
+    #[test]
+    fn who_shares_the_hosts_netns_does_so_whatever_ended() {
+        let mut host = running("host", None, None);
+        host.network_mode = NetworkMode::Host;
+        host.state = State::Exited;
+        assert_eq!(owners(&[host, running("m", Some("host"), Some(1))]), "host:host m:host");
     }
 }

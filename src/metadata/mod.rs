@@ -22,6 +22,7 @@ mod sequence;
 pub mod wires;
 pub mod workload;
 
+pub use container::netns_inode;
 pub use containerd::ContainerdSource;
 pub use docker::{DockerSource, host_resolvers};
 pub use image::{ImageFacts, ImageRef};

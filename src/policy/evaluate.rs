@@ -151,6 +151,10 @@ fn is_peer(
     match (peer, remote) {
         (Peer::World, _) | (Peer::Host, Remote::Host) => true,
         (Peer::Workloads { members, .. }, Remote::Address(address)) => members.iter().any(|id| {
+            // Somebody who lived in another's netns and ended is at nobody's address.
+            if inventory.has_left(id) {
+                return false;
+            }
             let member = inventory.get(inventory.netns_owner(id));
             member.is_some_and(|member| {
                 member.networks.iter().any(|(key, network)| {

@@ -260,7 +260,9 @@ impl Case<'_> {
             (None, Side::Workload { id, .. }) => Remote::Workload(id),
             (None, Side::Host { .. }) => Remote::Host,
         };
-        let members = self.inventory.netns_members(&owner.id);
+        let is_there =
+            |member: &&Workload| member.id == *id || !self.inventory.has_left(&member.id);
+        let members = self.inventory.netns_members(&owner.id).filter(is_there);
         let policies: Vec<&Policy> =
             members.filter_map(|member| self.policies.policies.get(&member.id)).collect();
         let decision =

@@ -68,6 +68,26 @@ pub fn coverage(workload: &Workload, mode: Mode, is_running: bool, last: &LastTr
     Coverage::Enforced
 }
 
+/// The coverage of one workload that lives in one netns with `mates`: what one of them can do to it, it does to all.
+/// `mode` is that of the netns.
+pub fn shared_coverage(
+    workload: &Workload,
+    mates: &[&Workload],
+    mode: Mode,
+    is_running: bool,
+    last: &LastTry,
+) -> Coverage {
+    let own = coverage(workload, mode, is_running, last);
+    let by_mate = |mate: &&Workload| match coverage(mate, mode, true, last) {
+        Coverage::Degraded(reason) => Some(format!("{} shares its network: {reason}", mate.name)),
+        _ => None,
+    };
+    match own {
+        Coverage::Enforced => mates.iter().find_map(by_mate).map_or(own, Coverage::Degraded),
+        _ => own,
+    }
+}
+
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -133,5 +153,20 @@ mod tests {
             change(&mut workload, &mut last);
             assert_eq!(coverage(&workload, mode, true, &last).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn what_a_neighbour_in_the_same_netns_may_do_weakens_all_of_them() {
+        let workload = Workload::new(WorkloadId::new("c"), "c".into(), Runtime::Docker);
+        let mut mate = Workload::new(WorkloadId::new("m"), "side".into(), Runtime::Docker);
+        let last = LastTry { is_in_force: true, ..LastTry::default() };
+        let of = |mate: &Workload, mode| {
+            shared_coverage(&workload, &[mate], mode, true, &last).to_string()
+        };
+        assert_eq!(of(&mate, Mode::Enforce), "enforced");
+        mate.capabilities.net_admin = true;
+        let expected = "degraded (side shares its network: it holds NET_ADMIN and can change its own firewall)";
+        assert_eq!(of(&mate, Mode::Enforce), expected);
+        assert_eq!(of(&mate, Mode::Observe), "observed");
     }
 }

@@ -53,7 +53,8 @@ pub fn desire(inventory: &Inventory, rules: &Rules) -> Desired {
     let settings = &rules.options.settings;
     let policies = generate(inventory, &resolutions, &rules.catalogue, &rules.operator, settings);
     let mut members: BTreeMap<&WorkloadId, Vec<&Policy>> = BTreeMap::new();
-    for policy in policies.policies.values() {
+    let has_left = |policy: &&Policy| inventory.has_left(&policy.workload);
+    for policy in policies.policies.values().filter(|policy| !has_left(policy)) {
         members.entry(inventory.netns_owner(&policy.workload)).or_default().push(policy);
     }
     let rulesets = members
@@ -78,11 +79,15 @@ pub fn resolve_one(workload: &Workload, rules: &Rules) -> Resolution {
     resolve(workload, &rules.catalogue, &overrides)
 }
 
-/// The host's netns is never filtered (security model 9), and one whose owner is unknown cannot be.
+/// The host's netns is never filtered (security model 9). One whose owner is gone or unknown is looked after through who is
+/// left in it, once it is certain who that is.
 fn is_filterable(owner: &Workload) -> bool {
     match owner.network_mode {
         NetworkMode::Own | NetworkMode::None => true,
-        NetworkMode::Host | NetworkMode::Container(_) => false,
+        NetworkMode::Host => false,
+        NetworkMode::Container(_) => {
+            is_running(owner) && owner.netns.as_ref().is_some_and(|netns| netns.inode.is_some())
+        }
     }
 }
 

@@ -21,7 +21,9 @@ use super::queue::Queue;
 use super::start::Start;
 
 use crate::compile::Ruleset;
-use crate::metadata::{InventoryBuilder, NetworkMode, Observation, Source, WorkloadId};
+use crate::metadata::{
+    InventoryBuilder, NetworkMode, Observation, Source, WorkloadId, netns_inode,
+};
 use crate::nft::netns::Process;
 
 pub use requests::Request;
@@ -162,7 +164,14 @@ impl Engine {
             }
             _ => {}
         }
+        let task = match &observation {
+            Observation::TaskCreated { id, pid } => Some((id.clone(), *pid)),
+            _ => None,
+        };
         self.facts.apply(observation);
+        if let Some((id, pid)) = task {
+            self.facts.set_inode(&id, pid, netns_inode(pid));
+        }
     }
 
     /// Decides everything anew and asks for work where the answer changed.

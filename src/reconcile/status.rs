@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::apply::Kernel;
-use super::coverage::{LastTry, coverage};
+use super::coverage::{LastTry, shared_coverage};
 use super::desired::{Desired, is_running};
 use super::engine::NetnsState;
 use crate::metadata::{InventoryBuilder, Source, Workload, WorkloadId};
 use crate::nft::decode::Counts;
-use crate::policy::{Mode, Settings};
+use crate::policy::{Mode, Settings, netns_mode};
 
 /// The daemon's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,14 +90,19 @@ pub(super) fn report(
             None => Some("not answered yet".to_owned()),
         },
     });
+    let mut living: BTreeMap<&WorkloadId, Vec<&Workload>> = BTreeMap::new();
+    for workload in inventory.iter().filter(|workload| is_running(workload)) {
+        living.entry(inventory.netns_owner(&workload.id)).or_default().push(workload);
+    }
     let mut workloads: Vec<WorkloadStatus> = inventory
         .iter()
         .map(|workload| {
             let owner = inventory.netns_owner(&workload.id);
             let state = netns.get(owner);
             let last = state.map(|state| state.last.clone()).unwrap_or_default();
+            let mates = living.get(owner).map(Vec::as_slice).unwrap_or_default();
             let has_waited = state.and_then(|state| state.has_waited);
-            WorkloadStatus { has_waited, ..one(workload, desired, &last) }
+            WorkloadStatus { has_waited, ..one(workload, mates, desired, &last) }
         })
         .collect();
     workloads.sort_by(|a, b| (&a.display_name, &a.name).cmp(&(&b.display_name, &b.name)));
@@ -110,7 +115,18 @@ pub(super) fn report(
     }
 }
 
-fn one(workload: &Workload, desired: &Desired, last: &LastTry) -> WorkloadStatus {
+fn one(
+    workload: &Workload,
+    living: &[&Workload],
+    desired: &Desired,
+    last: &LastTry,
+) -> WorkloadStatus {
+    let mates: Vec<_> = living.iter().copied().filter(|one| one.id != workload.id).collect();
+    let policies = mates.iter().chain([&workload]);
+    let policies: Vec<_> =
+        policies.filter_map(|one| desired.policies.policies.get(&one.id)).collect();
+    // The one table they have is in the strictest of their modes.
+    let in_force = netns_mode(&policies);
     let policy = desired.policies.policies.get(&workload.id);
     let resolution = desired.resolutions.get(&workload.id);
     let mode = policy.map_or(Mode::Off, |policy| policy.mode);
@@ -124,7 +140,8 @@ fn one(workload: &Workload, desired: &Desired, last: &LastTry) -> WorkloadStatus
         confidence_percent: percent.clamp(0.0, 100.0) as u8,
         mode: mode.to_string(),
         mode_from: policy.map(|policy| policy.mode_from.to_string()).unwrap_or_default(),
-        coverage: coverage(workload, mode, is_running(workload), last).to_string(),
+        coverage: shared_coverage(workload, &mates, in_force, is_running(workload), last)
+            .to_string(),
         addresses: workload.addresses().map(|address| address.to_string()).collect(),
         denied_in: 0,
         denied_out: 0,

@@ -20,6 +20,7 @@ use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{self, Code, Request, Status};
 use containerd_client::types::v1::Process;
 
+use super::container::netns_inode;
 use super::workload::{Workload, WorkloadId};
 use crate::input::Text;
 use spec::{Described, SpecFacts};
@@ -181,7 +182,7 @@ impl Connection {
     ) -> Workload {
         let labels = container.labels.iter();
         let labels = labels.map(|(key, value)| (Text::new(key), Text::new(value))).collect();
-        spec::workload(Described {
+        let mut workload = spec::workload(Described {
             namespace,
             id: &container.id,
             image: &container.image,
@@ -190,7 +191,11 @@ impl Connection {
             pid,
             owners,
             resolvers: &self.resolvers,
-        })
+        });
+        if let Some(netns) = &mut workload.netns {
+            netns.inode = netns_inode(netns.pid);
+        }
+        workload
     }
 
     async fn container(

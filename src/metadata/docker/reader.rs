@@ -146,7 +146,11 @@ impl Reader {
             images: &images,
             networks: &networks,
         };
-        container::workload(object, around).ok()
+        let mut workload = container::workload(object, around).ok()?;
+        if let Some(netns) = &mut workload.netns {
+            netns.inode = container::netns_inode(netns.pid);
+        }
+        Some(workload)
     }
 
     /// An image by id, asked for once; null when it cannot be had.
