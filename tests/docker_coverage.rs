@@ -100,9 +100,9 @@ fn containers_with_less_or_more_than_usual_are_shown_for_what_they_are() {
     let host = stage.host;
     let run = |options: &[&str]| host.guest(&[options, &SLEEP[..]].concat());
     let cases = [
-        (run(&["--network", "none"]), "degraded (it holds NET_RAW"),
+        (run(&["--network", "none"]), "enforced"),
         (run(&["--cap-add", "NET_ADMIN"]), "degraded (it holds NET_ADMIN and can change its own"),
-        (run(&[]), "degraded (it holds NET_RAW: packet sockets (AF_PACKET) pass the policy)"),
+        (run(&[]), "enforced"),
         (run(&["--cap-drop", "NET_RAW"]), "enforced"),
         (run(&["--cap-drop", "ALL"]), "enforced"),
         (run(&["--label", "seawall.mode=off"]), "unprotected (its mode is off)"),

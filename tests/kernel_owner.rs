@@ -16,6 +16,7 @@ use std::process::Command;
 
 use netns::{TestNetns, inside_of};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
+use seawall::compile::TableFamily;
 use seawall::compile::{Options, Ruleset, compile};
 use seawall::nft::message::encode;
 use seawall::nft::netns::Entrance;
@@ -137,7 +138,7 @@ fn a_plain_table_is_made_anew_as_an_owned_one() {
 
 /// Gives a table flags that no nft of before 2024 has words for.
 fn set_flags(netns: &TestNetns, flags: u8) {
-    let mut bytes = encode(&[Op::AdoptTable], None).bytes;
+    let mut bytes = encode([(TableFamily::Inet, &Op::AdoptTable)].into_iter(), None).bytes;
     // Attribute 2 (`NFTA_TABLE_FLAGS`), 8 bytes long.
     let attribute = [8, 0, 2, 0, 0, 0, 0, (OWNER | PERSIST) as u8];
     let at = bytes.windows(8).position(|window| window == attribute).unwrap();

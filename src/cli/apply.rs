@@ -35,13 +35,14 @@ pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
             owner: workload.id.clone(),
             pid: netns.pid,
             process: None,
-            wanted: facts.desired.rulesets.get(&workload.id).cloned(),
+            wanted: facts.desired.wanted(&workload.id),
+            is_fresh: false,
             known: None,
             socket: None,
         };
         let (changes, took, error) = match kernel.apply(&mut target) {
             Ok(applied) => {
-                let changes = applied.transaction.ops.iter().map(ToString::to_string).collect();
+                let changes = applied.transaction.described().collect();
                 (changes, applied.took, None)
             }
             Err(failure) if failure.is_gone() => continue,

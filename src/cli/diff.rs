@@ -35,21 +35,24 @@ pub(super) async fn diff(global: &Global, args: &TargetArgs) -> Result<Exit, Com
             continue;
         }
         let held = match kernel.read(netns.pid) {
-            Ok((held, _)) => held,
+            Ok((held, _)) => (held.ruleset, held.guard),
             Err(failure) if failure.is_gone() => continue,
             Err(failure) => return Err(CommandError::System(failure.into())),
         };
         let wanted = facts.desired.rulesets.get(&workload.id);
-        let transaction = crate::nft::plan(held.as_ref(), wanted);
+        let guard = facts.guard(&workload.id);
+        let transaction = crate::nft::plan(held.0.as_ref(), wanted)
+            .with(crate::nft::plan(held.1.as_ref(), guard.as_ref()));
         if transaction.is_empty() {
             continue;
         }
-        let changes = transaction.ops.iter().map(ToString::to_string).collect();
+        let changes = transaction.described().collect();
         let label = facts.desired.policies.policies.get(&workload.id).map(|policy| &policy.label);
         differences.push(Difference {
             id: workload.id.to_string(),
             workload: label.unwrap_or(&workload.name).to_string(),
-            lines: lines(held.as_ref(), wanted),
+            lines: [lines(held.0.as_ref(), wanted), lines(held.1.as_ref(), guard.as_ref())]
+                .concat(),
             changes,
         });
     }

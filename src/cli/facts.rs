@@ -1,5 +1,6 @@
 //! Owns where commands get their facts: saved files, or Docker and containerd asked once.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -8,13 +9,15 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use super::{CommandError, Global, load};
+use crate::compile::Ruleset;
+use crate::compile::guard::{Link, addresses_of, guard};
 use crate::config::{Loaded, Ownership};
 use crate::metadata::compose::{self, ComposeOptions, Placeholders};
 use crate::metadata::containerd::ContainerdSource;
 use crate::metadata::docker::DockerSource;
 use crate::metadata::resolvers::host_resolvers;
 use crate::metadata::{
-    Inventory, InventoryBuilder, NetworkMode, Observation, Source, Workload, inspect,
+    Inventory, InventoryBuilder, NetworkMode, Observation, Source, Workload, WorkloadId, inspect,
 };
 use crate::reconcile::{Desired, Rules, desire};
 
@@ -46,6 +49,9 @@ pub(super) struct TargetArgs {
     target: Option<String>,
 }
 
+/// The links of each netns that could be read, by the workload whose netns it is.
+type Links = BTreeMap<WorkloadId, Vec<Link>>;
+
 /// What a command works on.
 pub(super) struct Facts {
     pub(super) inventory: Inventory,
@@ -54,6 +60,16 @@ pub(super) struct Facts {
     pub(super) ownership: Ownership,
     /// Whether addresses are stand-ins because the facts come from a compose file.
     pub(super) has_placeholders: bool,
+    links: Links,
+}
+
+impl Facts {
+    /// The guard wanted of a workload's netns, where its links are known.
+    pub(super) fn guard(&self, id: &WorkloadId) -> Option<Ruleset> {
+        let (terms, links) = (self.desired.guards.get(id)?, self.links.get(id)?);
+        self.desired.rulesets.get(id)?;
+        guard(terms, links, &terms.own(links, false))
+    }
 }
 
 impl TargetArgs {
@@ -101,15 +117,20 @@ fn unknown(word: &str, inventory: &Inventory) -> CommandError {
 /// Gathers facts and decides everything.
 pub(super) async fn gather(global: &Global, from: &[PathBuf]) -> Result<Facts, CommandError> {
     let loaded = load(global)?;
-    let (inventory, has_placeholders) =
-        if from.is_empty() { (live(&loaded).await?, false) } else { read_files(from)? };
+    let (inventory, has_placeholders, links) = if from.is_empty() {
+        let (inventory, links) = live(&loaded).await?;
+        (inventory, false, links)
+    } else {
+        let (inventory, has_placeholders) = read_files(from)?;
+        (inventory, has_placeholders, Links::new())
+    };
     let rules = Rules::from(&loaded);
     let desired = desire(&inventory, &rules);
     for problem in &desired.policies.problems {
         tracing::warn!("{problem}");
     }
     let ownership = loaded.config.ownership;
-    Ok(Facts { inventory, rules, desired, ownership, has_placeholders })
+    Ok(Facts { inventory, rules, desired, ownership, has_placeholders, links })
 }
 
 impl FactsArgs {
@@ -179,7 +200,7 @@ pub(super) fn watch(
 }
 
 /// Asks Docker and containerd once. It is an error when neither answers.
-async fn live(loaded: &Loaded) -> Result<Inventory, CommandError> {
+async fn live(loaded: &Loaded) -> Result<(Inventory, Links), CommandError> {
     super::output::progress("asking Docker and containerd …");
     let (observations, sources) = watch(loaded)?;
     let mut facts: InventoryBuilder =
@@ -195,24 +216,35 @@ async fn live(loaded: &Loaded) -> Result<Inventory, CommandError> {
             errors.join("; ")
         )));
     }
-    read_addresses(&mut facts);
-    Ok(facts.inventory().clone())
+    let links = read_links(&mut facts);
+    Ok((facts.inventory().clone(), links))
 }
 
-/// The netns themselves know their addresses best; without root, Docker's word is taken.
-fn read_addresses(facts: &mut InventoryBuilder) {
+/// The netns themselves know their addresses best; without root, Docker's word is taken. Returns their links.
+fn read_links(facts: &mut InventoryBuilder) -> Links {
     let running: Vec<_> = facts
         .inventory()
         .iter()
-        .filter(|workload| workload.network_mode == NetworkMode::Own)
-        .filter_map(|workload| Some((workload.id.clone(), workload.netns.as_ref()?.pid)))
+        .filter(|one| matches!(one.network_mode, NetworkMode::Own | NetworkMode::None))
+        .filter_map(|workload| {
+            let held = &workload.capabilities;
+            // Who can give itself addresses has those its runtime names.
+            let is_told =
+                (held.net_admin || held.privileged) && workload.addresses().next().is_some();
+            Some((workload.id.clone(), workload.netns.as_ref()?.pid, is_told))
+        })
         .collect();
-    let Ok(entrance) = crate::nft::netns::Entrance::start() else { return };
-    for (id, pid) in running {
-        if let Ok(addresses) =
-            crate::nft::Netns::of_pid(pid).and_then(|netns| entrance.addresses(&netns))
-        {
-            facts.set_addresses(&id, addresses.into_iter().collect());
+    let mut found = Links::new();
+    let Ok(entrance) = crate::nft::netns::Entrance::start() else { return found };
+    for (id, pid, is_told) in running {
+        let Ok(links) = crate::nft::Netns::of_pid(pid).and_then(|netns| entrance.links(&netns))
+        else {
+            continue;
+        };
+        if !is_told {
+            facts.set_addresses(&id, addresses_of(&links).into_iter().collect());
         }
+        found.insert(id, links);
     }
+    found
 }

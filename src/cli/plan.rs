@@ -19,6 +19,8 @@ struct Plan<'a> {
     skipped: Option<&'static str>,
     nft: Option<String>,
     ruleset: Option<&'a Ruleset>,
+    /// Its guard against raw sockets, where it has one and its links are known.
+    guard: Option<Ruleset>,
 }
 
 pub(super) async fn plan(global: &Global, args: &FactsArgs) -> Result<Exit, CommandError> {
@@ -41,6 +43,7 @@ pub(super) async fn plan(global: &Global, args: &FactsArgs) -> Result<Exit, Comm
 fn one<'a>(facts: &'a Facts, workload: &'a Workload) -> Plan<'a> {
     let policy = facts.desired.policies.policies.get(&workload.id);
     let ruleset = facts.desired.rulesets.get(&workload.id);
+    let guard = facts.guard(&workload.id);
     let skipped = match (&workload.network_mode, ruleset) {
         (NetworkMode::Host, _) => Some("it uses the host's network, which is never filtered"),
         (NetworkMode::Container(_), _) => {
@@ -54,8 +57,10 @@ fn one<'a>(facts: &'a Facts, workload: &'a Workload) -> Plan<'a> {
         workload: policy.map_or(workload.name.as_str(), |policy| policy.label.as_str()),
         mode: policy.map_or(Mode::Off, |policy| policy.mode),
         skipped,
-        nft: ruleset.map(render),
+        nft: ruleset
+            .map(|ruleset| guard.iter().fold(render(ruleset), |text, one| text + &render(one))),
         ruleset,
+        guard,
     }
 }
 

@@ -76,8 +76,16 @@ fn text(report: &StatusReport) -> String {
         lines.push("no containers".to_owned());
     } else {
         let rows: Vec<Vec<String>> = report.workloads.iter().map(row).collect();
-        let header =
-            ["WORKLOAD", "CONTAINER", "MODEL", "MODE", "DENIED IN", "DENIED OUT", "COVERAGE"];
+        let header = [
+            "WORKLOAD",
+            "CONTAINER",
+            "MODEL",
+            "MODE",
+            "DENIED IN",
+            "DENIED OUT",
+            "RAW",
+            "COVERAGE",
+        ];
         lines.push(output::table(&header, &rows));
     }
     lines.join("\n")
@@ -114,6 +122,7 @@ fn row(workload: &WorkloadStatus) -> Vec<String> {
         workload.mode.clone(),
         workload.denied_in.to_string(),
         workload.denied_out.to_string(),
+        workload.denied_raw.to_string(),
         workload.coverage.clone(),
     ]
 }

@@ -4,6 +4,7 @@
 //! chains by whose connection it is → `allow` or `deny_*`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use super::expand::Role;
 use super::ruleset::{
@@ -16,13 +17,20 @@ const TCP: u8 = 6;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 
+/// The hop limit of multicast listener discovery.
+const ONE_HOP: u8 = 1;
+/// The longest neighbour discovery message the kernel sends: 24 bytes and one option of 8 (`ndisc_send_ns`).
+const DISCOVERY_LENGTH: u16 = 32;
+/// Multicast that stays on the link (RFC 4291, 2.7).
+pub(super) const LINK_MULTICAST: Stmt = Stmt::Ip6To(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
+
 /// ICMPv6 neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) a container may
 /// receive, with the hop limit that proves they come from the link. No redirects.
 const LINK_IN: [(u8, u8, &str); 4] = [
     (134, 255, "router advertisement"),
     (135, 255, "neighbour solicitation"),
     (136, 255, "neighbour advertisement"),
-    (130, 1, "multicast listener query"),
+    (130, ONE_HOP, "multicast listener query"),
 ];
 
 /// The same for sending. No router advertisements: a container must not become its neighbours' router (security model 4).
@@ -30,9 +38,9 @@ const LINK_OUT: [(u8, u8, &str); 6] = [
     (133, 255, "router solicitation"),
     (135, 255, "neighbour solicitation"),
     (136, 255, "neighbour advertisement"),
-    (131, 1, "multicast listener report"),
-    (132, 1, "multicast listener done"),
-    (143, 1, "multicast listener report v2"),
+    (131, ONE_HOP, "multicast listener report"),
+    (132, ONE_HOP, "multicast listener done"),
+    (143, ONE_HOP, "multicast listener report v2"),
 ];
 
 /// Every chain of the table.
@@ -45,8 +53,10 @@ pub fn chains(
 ) -> BTreeMap<String, Chain> {
     let enforce = mode == Mode::Enforce;
     let plain = |rules| Chain { base: None, rules };
-    let base =
-        |hook, rules| Chain { base: Some(Base { hook, priority: 0, drops: enforce }), rules };
+    let base = |hook, rules| Chain {
+        base: Some(Base { hook, device: None, priority: 0, drops: enforce }),
+        rules,
+    };
     let judge = |from, peer, port| plain(judging(sets, from, peer, port));
     let chain_list = [
         ("ingress", base(Hook::Input, hook_rules(Stmt::FromLoopback, Direction::Ingress, enforce))),
@@ -59,8 +69,9 @@ pub fn chains(
                 "connections this generation of the policy allowed",
             )]),
         ),
-        ("essentials_in", plain(essentials(&LINK_IN))),
-        ("essentials_out", plain(essentials(&LINK_OUT))),
+        ("loopback", plain(loopback())),
+        ("essentials_in", plain(essentials(Direction::Ingress, &LINK_IN))),
+        ("essentials_out", plain(essentials(Direction::Egress, &LINK_OUT))),
         ("in_original", judge(Direction::Ingress, Side::Source, Side::Destination)),
         ("in_reply", judge(Direction::Egress, Side::Source, Side::Source)),
         ("out_original", judge(Direction::Egress, Side::Destination, Side::Destination)),
@@ -82,15 +93,15 @@ pub fn chains(
     chain_list.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect()
 }
 
-fn rule(statements: Vec<Stmt>, comment: &str) -> Rule {
+pub(super) fn rule(statements: Vec<Stmt>, comment: &str) -> Rule {
     Rule { statements, comment: Comment::new(comment) }
 }
 
-fn jump(chain: &str) -> Stmt {
+pub(super) fn jump(chain: &str) -> Stmt {
     Stmt::Verdict(Verdict::Jump(chain.to_owned()))
 }
 
-fn goto(chain: &str) -> Stmt {
+pub(super) fn goto(chain: &str) -> Stmt {
     Stmt::Verdict(Verdict::Goto(chain.to_owned()))
 }
 
@@ -100,13 +111,8 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
         Direction::Egress => ("essentials_out", "out_original", "out_reply", "deny_egress"),
     };
     let invalid = if enforce { Verdict::Drop } else { Verdict::Accept };
-    // Over lo a container can send itself a packet with anybody's source address, and so make an entry under which its own
-    // packets to that address are replies (security model 4). Nothing else may use such an entry. Both ways: what a packet
-    // socket puts on lo was never in the hook for output.
-    let began_here = vec![loopback.clone(), Stmt::CtState(CtState::New), Stmt::SetLocal];
-    let mut rules = vec![rule(began_here, "began on lo: no policy was asked")];
-    rules.extend([
-        rule(vec![loopback, Stmt::Verdict(Verdict::Accept)], "the container with itself"),
+    vec![
+        rule(vec![loopback, goto("loopback")], "the container with itself"),
         rule(vec![jump("fast")], ""),
         rule(vec![Stmt::IsLocal, goto(deny)], "began on lo, and now leaves it"),
         // Never rejected: a reset for a stray packet would end the container's own connection.
@@ -118,8 +124,17 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
         rule(vec![Stmt::CtDirection(CtDirection::Original), jump(original)], ""),
         rule(vec![Stmt::CtDirection(CtDirection::Reply), jump(reply)], ""),
         rule(vec![goto(deny)], ""),
-    ]);
-    rules
+    ]
+}
+
+/// Over lo a container can send itself a packet with anybody's source address, and so make an entry under which its own
+/// packets to that address are replies (security model 4). Nothing else may use such an entry. On the way in too: what a
+/// packet socket puts on lo never went out.
+fn loopback() -> Vec<Rule> {
+    vec![
+        rule(vec![Stmt::CtState(CtState::New), Stmt::SetLocal], "began on lo: no policy was asked"),
+        rule(vec![Stmt::Verdict(Verdict::Accept)], ""),
+    ]
 }
 
 fn transit_rules(routes: bool) -> Vec<Rule> {
@@ -130,7 +145,7 @@ fn transit_rules(routes: bool) -> Vec<Rule> {
     }
 }
 
-fn essentials(link: &[(u8, u8, &str)]) -> Vec<Rule> {
+fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
     // Only where the connection was once allowed: the error by which a packet is rejected quotes the packet, and goes to
     // whatever source address the container had written into it (security model 4).
     let related = |protocol| {
@@ -143,11 +158,15 @@ fn essentials(link: &[(u8, u8, &str)]) -> Vec<Rule> {
         rule(statements, "errors about a connection, path MTU")
     };
     let neighbour = |(icmp_type, hop_limit, what): &(u8, u8, &str)| {
-        let statements = vec![
-            Stmt::HopLimit(*hop_limit),
-            Stmt::Icmp6Type(*icmp_type),
-            Stmt::Verdict(Verdict::Accept),
-        ];
+        let mut statements = vec![Stmt::HopLimit(*hop_limit), Stmt::Icmp6Type(*icmp_type)];
+        if direction == Direction::Egress {
+            // No room for anything else where a raw socket could write it (security model 4).
+            statements.push(match *hop_limit {
+                ONE_HOP => LINK_MULTICAST,
+                _ => Stmt::Ip6LengthAtMost(DISCOVERY_LENGTH),
+            });
+        }
+        statements.push(Stmt::Verdict(Verdict::Accept));
         rule(statements, what)
     };
     [related(ICMP), related(ICMP6)].into_iter().chain(link.iter().map(neighbour)).collect()
@@ -165,6 +184,7 @@ fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side
                 let rest = match role.kind {
                     KeyKind::Tuple => LookupRest::Port(port),
                     KeyKind::Ping => LookupRest::IcmpType,
+                    KeyKind::Address => LookupRest::Nothing,
                 };
                 let key = LookupKey { family: role.family, address: peer, rest };
                 let verdict = match role.action {
@@ -178,7 +198,7 @@ fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side
 }
 
 /// Logs within limits, counts exactly, and then does what is set; `None` observes.
-fn denying(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule> {
+pub(super) fn denying(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule> {
     let word = if verdict.is_some() { "deny" } else { "observe" };
     let mut rules = vec![
         rule(vec![Stmt::Log(format!("seawall {word} {direction} "))], ""),

@@ -103,6 +103,7 @@ impl Role {
         let key = match self.kind {
             KeyKind::Tuple => "protocol . server port",
             KeyKind::Ping => "ICMP type",
+            KeyKind::Address => "nothing",
         };
         Comment::new(&format!("{who}: address . {key}"))
     }

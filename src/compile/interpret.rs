@@ -58,7 +58,7 @@ impl Outcome {
 /// Sends a packet through a ruleset. A hook without a chain accepts; a chain that is missing drops.
 pub fn interpret(ruleset: &Ruleset, packet: &Packet) -> Outcome {
     let base = ruleset.chains.iter().find_map(|(name, chain)| {
-        chain.base.filter(|base| base.hook == packet.hook).map(|base| (name, base))
+        chain.base.as_ref().filter(|base| base.hook == packet.hook).map(|base| (name, base))
     });
     let Some((name, base)) = base else { return Outcome::Accept { marked: false } };
     let mut marked = false;
@@ -121,6 +121,14 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::L4Proto(protocol) => packet.protocol == *protocol,
         Stmt::HopLimit(limit) => packet.addresses.0.is_ipv6() && packet.hop_limit == *limit,
         Stmt::Icmp6Type(icmp_type) => packet.protocol == 58 && packet.icmp_type == *icmp_type,
+        // What the kernel sends of these is short and goes where it must: a raw socket is not asked about here.
+        Stmt::Ip6LengthAtMost(_) => true,
+        Stmt::Ip6To(network, bits) => match packet.addresses.1 {
+            IpAddr::V6(to) => {
+                (u128::from(to) ^ u128::from(*network)).leading_zeros() >= u32::from(*bits)
+            }
+            IpAddr::V4(_) => false,
+        },
         Stmt::Lookup { key, set } => looked_up(key, packet).is_some_and(|key| {
             ruleset
                 .sets
@@ -144,6 +152,7 @@ fn looked_up(key: &LookupKey, packet: &Packet) -> Option<Key> {
         LookupRest::IcmpType => {
             is_icmp.then_some(Key { address, selector: packet.icmp_type, port: 0 })
         }
+        LookupRest::Nothing => Some(Key { address, selector: 0, port: 0 }),
         LookupRest::Port(side) => {
             let port = if side == Side::Source { packet.ports.0 } else { packet.ports.1 };
             Some(Key { address, selector: packet.protocol, port })

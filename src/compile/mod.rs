@@ -2,10 +2,11 @@
 //!
 //! Pure. Chains are static, sets are dynamic: which peers exist shows in set elements, never in rules.
 //! `expand` turns statements into elements, `intervals` makes ranges disjoint, `chains` writes the rules around the
-//! sets, `interpret` says what a ruleset does to a packet.
+//! sets, `guard` the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
 
 pub mod chains;
 pub mod expand;
+pub mod guard;
 pub mod interpret;
 pub mod intervals;
 pub mod ruleset;
@@ -16,7 +17,7 @@ use crate::metadata::Inventory;
 use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
 
 pub use interpret::{Outcome, Packet, interpret};
-pub use ruleset::{Generation, Ruleset, TABLE};
+pub use ruleset::{Generation, Ruleset, TABLE, TableFamily};
 
 /// What compiling depends on besides policies and addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct Options {
 pub fn closed(deny: DenyVerdicts) -> Ruleset {
     let sets = BTreeMap::new();
     let chains = chains::chains(&sets, Mode::Enforce, false, deny, Generation::FIRST);
-    Ruleset { chains, sets }
+    Ruleset { family: TableFamily::Inet, chains, sets }
 }
 
 /// Compiles the policies of all workloads of one netns.
@@ -48,5 +49,5 @@ pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) ->
     let sets = expand::sets(members, owner, inventory, &options.settings);
     let routes = members.iter().any(|policy| policy.routes);
     let chains = chains::chains(&sets, mode, routes, options.deny, Generation::FIRST);
-    Some(Ruleset { chains, sets })
+    Some(Ruleset { family: TableFamily::Inet, chains, sets })
 }

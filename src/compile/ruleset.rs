@@ -1,16 +1,16 @@
-//! Owns [`Ruleset`]: the typed form of one netns' table `inet seawall`, the same whether wanted or read back.
+//! Owns [`Ruleset`]: the typed form of one of a netns' tables `seawall`, the same whether wanted or read back.
 //!
 //! Only what seawall itself writes can be said here; anything else found in the kernel is [`Stmt::Foreign`].
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Serialize;
 
 use crate::input::Text;
 
-/// The table's name; its family is `inet`.
+/// The name of our tables, in every family.
 pub const TABLE: &str = "seawall";
 
 /// The NFLOG group denials are sent to (`nflog` in `nft(8)`: `log group`).
@@ -104,6 +104,21 @@ impl Family {
     }
 }
 
+/// A table's family: what its hooks see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFamily {
+    /// Packets of the netns' IP stack: the policy.
+    Inet,
+    /// Everything that goes out through a link, packet sockets' frames too: the guard.
+    Netdev,
+}
+
+impl TableFamily {
+    /// Both that seawall uses.
+    pub const ALL: [Self; 2] = [Self::Inet, Self::Netdev];
+}
+
 /// What a set's elements are made of, after the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,6 +127,8 @@ pub enum KeyKind {
     Tuple,
     /// `address . icmp type`
     Ping,
+    /// Only the address. Such elements count nothing.
+    Address,
 }
 
 /// One end of an element: an address, then protocol and port, or the ICMP type.
@@ -119,9 +136,9 @@ pub enum KeyKind {
 pub struct Key {
     /// The peer's address.
     pub address: IpAddr,
-    /// IANA protocol number, or ICMP type.
+    /// IANA protocol number, or ICMP type; 0 where there is none.
     pub selector: u8,
-    /// Port; 0 for ICMP.
+    /// Port; 0 for ICMP and where there is none.
     pub port: u16,
 }
 
@@ -200,6 +217,8 @@ pub enum LookupRest {
     Port(Side),
     /// The ICMP type.
     IcmpType,
+    /// Nothing.
+    Nothing,
 }
 
 /// What happens to a packet.
@@ -274,6 +293,22 @@ pub enum Stmt {
     HopLimit(u8),
     /// ICMPv6 type.
     Icmp6Type(u8),
+    /// ICMPv6 type, from the first to the last.
+    Icmp6Types(u8, u8),
+    /// The IPv6 payload is at most this long, in bytes.
+    Ip6LengthAtMost(u16),
+    /// The IPv6 destination begins with this many bits of this address. Behind a statement that says it is IPv6.
+    Ip6To(Ipv6Addr, u8),
+    /// The packet is IPv4 or IPv6, in a table that sees others too.
+    Protocol(Family),
+    /// The packet has a route: it comes from the IP stack and passed its hooks. What a packet socket sends has none.
+    HasRoute,
+    /// An ARP frame of the length the kernel writes, from this link address, that claims to be its.
+    ArpFrom([u8; 6]),
+    /// The IPv4 address an ARP frame claims is in the set.
+    ArpSenderIn(String),
+    /// The address a neighbour solicitation or advertisement speaks of.
+    NeighbourTarget(Ipv6Addr),
     /// The key is in the set.
     Lookup {
         /// What is looked up.
@@ -307,10 +342,13 @@ pub struct Rule {
 }
 
 /// Where the kernel calls a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Base {
     /// The hook.
     pub hook: Hook,
+    /// The link whose packets it is called for, by its name; only in family `netdev`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Priority; `filter` is 0.
     pub priority: i32,
     /// Whether a packet that reaches the end of the chain is dropped. Never the only guard: the last rule decides.
@@ -327,6 +365,8 @@ pub enum Hook {
     Forward,
     /// From the netns' own sockets.
     Output,
+    /// Out through a link.
+    Egress,
     /// Any other hook; seawall uses none.
     Other(u32),
 }
@@ -340,9 +380,11 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// The content of table `inet seawall` in one netns.
+/// The content of one table `seawall` in one netns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ruleset {
+    /// The table's family.
+    pub family: TableFamily,
     /// Chains by name.
     pub chains: BTreeMap<String, Chain>,
     /// Sets by name.
@@ -350,6 +392,11 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
+    /// A table with nothing in it.
+    pub fn empty(family: TableFamily) -> Self {
+        Self { family, chains: BTreeMap::new(), sets: BTreeMap::new() }
+    }
+
     /// The generation its rules accept, if they agree on one.
     pub fn generation(&self) -> Option<Generation> {
         let mut found = self.statements().filter_map(|statement| match statement {
@@ -376,6 +423,15 @@ impl Ruleset {
     /// Every statement of every rule.
     pub fn statements(&self) -> impl Iterator<Item = &Stmt> {
         self.chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements)
+    }
+}
+
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+        })
     }
 }
 

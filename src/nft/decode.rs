@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use super::expr::{Expr, lift};
 use super::owner::TableState;
 use crate::compile::ruleset::{
-    Base, Chain, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE, Verdict,
+    Base, Chain, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE, TableFamily,
+    Verdict,
 };
 
 /// An attribute's number and bytes.
@@ -71,15 +72,27 @@ pub fn table(payload: &[u8]) -> TableState {
     TableState { flags: number(payload, 2).unwrap_or_default(), owner: number(payload, 7) }
 }
 
+/// The family a message speaks of, when it is one of ours (`struct nfgenmsg`).
+pub fn family(header: &[u8]) -> Option<TableFamily> {
+    match i32::from(*header.first()?) {
+        libc::NFPROTO_INET => Some(TableFamily::Inet),
+        libc::NFPROTO_NETDEV => Some(TableFamily::Netdev),
+        _ => None,
+    }
+}
+
 /// A chain with its name (`NFTA_CHAIN_*`).
-pub fn chain(payload: &[u8]) -> Option<(String, Chain)> {
+pub fn chain(family: TableFamily, payload: &[u8]) -> Option<(String, Chain)> {
     let base = attribute(payload, 4).map(|hook| Base {
-        hook: match number(hook, 1).unwrap_or(u32::MAX) {
-            1 => Hook::Input,
-            2 => Hook::Forward,
-            3 => Hook::Output,
-            other => Hook::Other(other),
+        hook: match (family, number(hook, 1).unwrap_or(u32::MAX)) {
+            (TableFamily::Inet, 1) => Hook::Input,
+            (TableFamily::Inet, 2) => Hook::Forward,
+            (TableFamily::Inet, 3) => Hook::Output,
+            (TableFamily::Netdev, 1) => Hook::Egress,
+            (_, other) => Hook::Other(other),
         },
+        // `NFTA_HOOK_DEV`; not told of a chain at several links.
+        device: string(hook, 3),
         priority: number(hook, 2).unwrap_or_default() as i32,
         drops: number(payload, 5) == Some(0),
     });
@@ -207,15 +220,16 @@ pub fn set(payload: &[u8]) -> (String, Option<Set>) {
     let name = string(payload, 2).unwrap_or_default();
     let interval = number(payload, 3).unwrap_or_default() & 0x4 != 0;
     let comment = comment(attribute(payload, 13), 7);
-    let candidates = [KeyKind::Tuple, KeyKind::Ping].into_iter().flat_map(|kind| {
-        Family::BOTH.map(|family| Set {
-            family,
-            kind,
-            interval,
-            comment: comment.clone(),
-            elements: BTreeMap::new(),
-        })
-    });
+    let candidates =
+        [KeyKind::Tuple, KeyKind::Ping, KeyKind::Address].into_iter().flat_map(|kind| {
+            Family::BOTH.map(|family| Set {
+                family,
+                kind,
+                interval,
+                comment: comment.clone(),
+                elements: BTreeMap::new(),
+            })
+        });
     let key_type = number(payload, 4);
     let found = candidates
         .into_iter()
@@ -256,7 +270,8 @@ fn key(set: &Set, bytes: &[u8]) -> Option<Key> {
     };
     let port = match set.kind {
         KeyKind::Tuple => u16::from_be_bytes([*rest.get(4)?, *rest.get(5)?]),
-        KeyKind::Ping => 0,
+        KeyKind::Ping | KeyKind::Address => 0,
     };
-    Some(Key { address, selector: *rest.first()?, port })
+    let selector = if set.kind == KeyKind::Address { 0 } else { *rest.first()? };
+    Some(Key { address, selector, port })
 }

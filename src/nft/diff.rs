@@ -10,7 +10,7 @@ use super::owner::{Claim, Present};
 use super::render;
 use crate::compile::expand::Role;
 use crate::compile::ruleset::{
-    Base, Chain, Comment, Element, Generation, Rule, Ruleset, Set, Stmt,
+    Base, Chain, Comment, Element, Generation, Rule, Ruleset, Set, Stmt, TableFamily,
 };
 use crate::policy::Action;
 
@@ -80,23 +80,48 @@ pub enum Op {
 /// What is to be done to one netns' table, in order, and what it holds afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
+    /// Which table.
+    pub family: TableFamily,
     /// The changes.
     pub ops: Vec<Op>,
     /// The table's content once they are done; `None` when it is removed.
     pub target: Option<Ruleset>,
     /// Whether something that was allowed no longer is: every connection is judged again.
     pub revokes: bool,
+    /// What is done to another table of the netns in the same batch.
+    pub with: Option<Box<Transaction>>,
 }
 
 impl Transaction {
+    /// The same, together with what is to be done to another table.
+    pub fn with(self, other: Transaction) -> Self {
+        Self { with: Some(Box::new(other)), ..self }
+    }
+
+    /// Every operation in order, with its table.
+    pub fn operations(&self) -> impl Iterator<Item = (TableFamily, &Op)> {
+        std::iter::once(self)
+            .chain(self.with.as_deref())
+            .flat_map(|transaction| transaction.ops.iter().map(|op| (transaction.family, op)))
+    }
+
+    /// Every operation in words.
+    pub fn described(&self) -> impl Iterator<Item = String> {
+        self.operations().map(|(family, op)| match family {
+            TableFamily::Inet => op.to_string(),
+            other => format!("{other}: {op}"),
+        })
+    }
+
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
+        self.operations().next().is_none()
     }
 
     /// Whether only elements of existing sets change.
     pub fn is_elements_only(&self) -> bool {
-        self.ops.iter().all(|op| matches!(op, Op::AddElements { .. } | Op::DeleteElements { .. }))
+        self.operations()
+            .all(|(_, op)| matches!(op, Op::AddElements { .. } | Op::DeleteElements { .. }))
     }
 }
 
@@ -110,6 +135,8 @@ pub fn plan(actual: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Transaction {
 
 /// The same, and says whose the table shall be.
 pub fn plan_as(actual: Option<&Ruleset>, wanted: Option<&Ruleset>, claim: Claim) -> Transaction {
+    let family = wanted.or(actual).map_or(TableFamily::Inet, |ruleset| ruleset.family);
+    let empty = || Ruleset::empty(family);
     let add = if claim.is_owned { Op::AddOwnedTable } else { Op::AddTable };
     let (ops, target, revokes) = match (actual, wanted) {
         (None, None) => (Vec::new(), None, false),
@@ -144,11 +171,7 @@ pub fn plan_as(actual: Option<&Ruleset>, wanted: Option<&Ruleset>, claim: Claim)
             (ops, Some(target), revokes)
         }
     };
-    Transaction { ops, target, revokes }
-}
-
-fn empty() -> Ruleset {
-    Ruleset { chains: BTreeMap::new(), sets: BTreeMap::new() }
+    Transaction { family, ops, target, revokes, with: None }
 }
 
 /// The generation to write: the kernel's own, or one that no rule in the kernel accepts.
@@ -169,11 +192,23 @@ fn generation(actual: &Ruleset, revokes: bool) -> Generation {
 }
 
 /// The chains every netns has alike but for its mode.
-const FIXED: [&str; 7] =
-    ["fast", "allow", "ingress", "egress", "transit", "essentials_in", "essentials_out"];
+const FIXED: [&str; 8] = [
+    "fast",
+    "loopback",
+    "allow",
+    "ingress",
+    "egress",
+    "transit",
+    "essentials_in",
+    "essentials_out",
+];
 
 /// Whether a connection allowed by `actual` might not be allowed by `wanted`.
 fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
+    if wanted.family != TableFamily::Inet {
+        // It judges every packet anew.
+        return false;
+    }
     let keeps_all = |action: Action, from: &Ruleset, to: &Ruleset| {
         let elements = |ruleset: &Ruleset| -> BTreeMap<(Role, Element), Comment> {
             let sets = ruleset.sets.iter().filter_map(|(name, set)| Some((Role::of(name)?, set)));
@@ -200,7 +235,9 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
 
 /// Whether something stands under a name of ours that cannot be changed in place.
 fn needs_rebuild(actual: &Ruleset, target: &Ruleset) -> bool {
-    let hook = |chain: &Chain| chain.base.map(|base| (base.hook, base.priority));
+    let hook = |chain: &Chain| {
+        chain.base.as_ref().map(|base| (base.hook, base.device.clone(), base.priority))
+    };
     let other_chain = target.chains.iter().any(|(name, chain)| {
         actual.chains.get(name).is_some_and(|present| hook(present) != hook(chain))
     });
@@ -237,8 +274,8 @@ fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
         }
     }
     for (name, chain) in &target.chains {
-        if actual.chains.get(name).map(|present| present.base) != Some(chain.base) {
-            ops.push(Op::AddChain { chain: name.clone(), base: chain.base });
+        if actual.chains.get(name).map(|present| &present.base) != Some(&chain.base) {
+            ops.push(Op::AddChain { chain: name.clone(), base: chain.base.clone() });
         }
     }
     for (name, chain) in &target.chains {

@@ -3,6 +3,8 @@
 //! `lower` writes the expressions that `nft(8)` 1.0.6 writes for the same text; `lift` is its inverse and turns
 //! anything else into [`Stmt::Foreign`]. Constants: `linux/netfilter/nf_tables.h`.
 
+use std::net::Ipv6Addr;
+
 use crate::compile::ruleset::{
     CtDirection, CtState, Family, Generation, LOG_GROUP, LookupKey, LookupRest, Reject, Side, Stmt,
     Verdict,
@@ -99,22 +101,35 @@ pub enum Expr {
     Other(String),
 }
 
+const META_LEN: u32 = 0;
+const META_PROTOCOL: u32 = 1;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
+const META_RTCLASSID: u32 = 13;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_MARK: u32 = 3;
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 const EQ: u32 = 0;
 const NEQ: u32 = 1;
+const LTE: u32 = 3;
+const GTE: u32 = 5;
 const REJECT_TCP_RST: u32 = 1;
 const REJECT_ICMPX: u32 = 2;
 const ICMPX_ADMIN_PROHIBITED: u8 = 3;
 /// The loopback interface's index in every netns (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
+/// A class no route has (`tc_classid` is 16 bits of realm twice). Loading it fails for a packet without a route, and then
+/// no comparison holds (`NFT_META_RTCLASSID`, `nft_meta_get_eval`).
+const NO_CLASS: u32 = u32::MAX;
+/// An ARP frame for IPv4 on Ethernet, as the kernel sends it: 14 bytes of Ethernet, 28 of ARP (RFC 826).
+const ARP_LENGTH: u32 = 42;
+/// What stands between the two sender addresses of such a frame: EtherType, Ethernet, IPv4, their addresses' lengths.
+pub(super) const ARP_HEAD: [u8; 8] = [8, 6, 0, 1, 8, 0, 6, 4];
 const LOG_RATE: u64 = 10;
 const LOG_BURST: u32 = 20;
 
@@ -198,6 +213,45 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
             [is_byte(META_L4PROTO, icmp(Family::V6)), payload_byte(TRANSPORT, 0, *icmp_type)]
                 .concat()
         }
+        Stmt::Icmp6Types(first, last) => {
+            let mut exprs = is_byte(META_L4PROTO, icmp(Family::V6)).to_vec();
+            exprs.push(Expr::Payload { base: TRANSPORT, offset: 0, len: 1, dreg: 0 });
+            exprs.push(Expr::Cmp { op: GTE, sreg: 0, data: vec![*first] });
+            exprs.push(Expr::Cmp { op: LTE, sreg: 0, data: vec![*last] });
+            exprs
+        }
+        Stmt::Ip6LengthAtMost(length) => vec![
+            Expr::Payload { base: NETWORK, offset: 4, len: 2, dreg: 0 },
+            Expr::Cmp { op: LTE, sreg: 0, data: length.to_be_bytes().to_vec() },
+        ],
+        Stmt::Ip6To(network, bits) => ip6_to(*network, *bits),
+        Stmt::Protocol(family) => {
+            let data = ethertype(*family).to_be_bytes().to_vec();
+            vec![Expr::Meta { key: META_PROTOCOL, dreg: 0 }, Expr::Cmp { op: EQ, sreg: 0, data }]
+        }
+        Stmt::HasRoute => vec![
+            Expr::Meta { key: META_RTCLASSID, dreg: 0 },
+            Expr::Cmp { op: NEQ, sreg: 0, data: ne_bytes(NO_CLASS) },
+        ],
+        Stmt::ArpFrom(mac) => vec![
+            Expr::Meta { key: META_LEN, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(ARP_LENGTH) },
+            // From the frame itself: what the sender of a packet socket says the protocol is may be another.
+            Expr::Payload { base: LINK, offset: 6, len: 14, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data: [mac.as_slice(), &ARP_HEAD].concat() },
+            Expr::Payload { base: LINK, offset: 22, len: 6, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data: mac.to_vec() },
+        ],
+        Stmt::ArpSenderIn(set) => vec![
+            Expr::Meta { key: META_PROTOCOL, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data: vec![8, 6] },
+            Expr::Payload { base: NETWORK, offset: 14, len: 4, dreg: 0 },
+            Expr::Lookup { set: set.clone(), sreg: 0 },
+        ],
+        Stmt::NeighbourTarget(address) => vec![
+            Expr::Payload { base: TRANSPORT, offset: 8, len: 16, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data: address.octets().to_vec() },
+        ],
         Stmt::Lookup { key, set } => lookup(key, set),
         Stmt::Counter => vec![Expr::Counter],
         Stmt::Log(prefix) => vec![
@@ -211,6 +265,32 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         Stmt::Verdict(verdict) => vec![Expr::Verdict(verdict.clone())],
         Stmt::Foreign(_) => Vec::new(),
     }
+}
+
+fn ethertype(family: Family) -> u16 {
+    match family {
+        Family::V4 => 0x0800,
+        Family::V6 => 0x86dd,
+    }
+}
+
+/// As nft writes prefixes: whole bytes are compared as they are, others under a mask.
+fn ip6_to(network: Ipv6Addr, bits: u8) -> Vec<Expr> {
+    let (offset, len) = address_field(Family::V6, Side::Destination);
+    let whole = u32::from(bits) / 8;
+    if bits.is_multiple_of(8) && whole > 0 {
+        let data = network.octets()[..whole as usize].to_vec();
+        return vec![
+            Expr::Payload { base: NETWORK, offset, len: whole, dreg: 0 },
+            Expr::Cmp { op: EQ, sreg: 0, data },
+        ];
+    }
+    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    vec![
+        Expr::Payload { base: NETWORK, offset, len, dreg: 0 },
+        Expr::Bitwise { reg: 0, mask: mask.to_be_bytes().to_vec(), xor: vec![0; 16] },
+        Expr::Cmp { op: EQ, sreg: 0, data: network.octets().to_vec() },
+    ]
 }
 
 fn mark_is(generation: Generation) -> Vec<Expr> {
@@ -242,6 +322,8 @@ fn lookup(key: &LookupKey, set: &str) -> Vec<Expr> {
     let found = Expr::Lookup { set: set.to_owned(), sreg: 0 };
     let family = is_byte(META_NFPROTO, nfproto(key.family)).to_vec();
     let fields = match key.rest {
+        // In a table that sees all protocols a statement before has said which.
+        LookupRest::Nothing => return vec![address, found],
         LookupRest::Port(side) => {
             let offset = if side == Side::Source { 0 } else { 2 };
             vec![
@@ -277,6 +359,7 @@ fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     };
     // Longer forms first: a protocol match may be the beginning of an ICMPv6 type match.
     let mut longer = Vec::new();
+    longer.extend(link_candidates(exprs));
     longer.extend(exprs.get(3).and_then(byte).map(Stmt::HopLimit));
     longer.extend(exprs.get(3).and_then(byte).map(Stmt::Icmp6Type));
     longer.extend(
@@ -307,10 +390,53 @@ fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     longer
 }
 
+/// Those of the guard.
+fn link_candidates(exprs: &[Expr]) -> Vec<Stmt> {
+    let compared = |at: usize| match exprs.get(at) {
+        Some(Expr::Cmp { data, .. }) => Some(data.as_slice()),
+        _ => None,
+    };
+    let mut found = vec![Stmt::HasRoute];
+    found.extend(Family::BOTH.map(Stmt::Protocol));
+    if let (Some([first]), Some([last])) = (compared(3), compared(4)) {
+        found.push(Stmt::Icmp6Types(*first, *last));
+    }
+    if let Some([high, low]) = compared(1) {
+        found.push(Stmt::Ip6LengthAtMost(u16::from_be_bytes([*high, *low])));
+    }
+    let sender = compared(5).and_then(|mac| <[u8; 6]>::try_from(mac).ok());
+    found.extend(sender.map(Stmt::ArpFrom));
+    if let Some(Expr::Lookup { set, .. }) = exprs.get(3) {
+        found.push(Stmt::ArpSenderIn(set.clone()));
+    }
+    let whole = compared(1).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    found.extend(whole.map(|address| Stmt::NeighbourTarget(address.into())));
+    found.extend(ip6_network(exprs));
+    found
+}
+
+fn ip6_network(exprs: &[Expr]) -> Option<Stmt> {
+    let (bytes, bits) = match exprs {
+        [_, Expr::Bitwise { mask, .. }, Expr::Cmp { data, .. }, ..] => {
+            let mask = u128::from_be_bytes(mask.as_slice().try_into().ok()?);
+            (data, u8::try_from(mask.leading_ones()).ok()?)
+        }
+        [_, Expr::Cmp { data, .. }, ..] => (data, u8::try_from(data.len() * 8).ok()?),
+        _ => return None,
+    };
+    let mut address = [0; 16];
+    address.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(Stmt::Ip6To(address.into(), bits))
+}
+
 fn lookup_keys() -> impl Iterator<Item = LookupKey> {
     let sides = [Side::Source, Side::Destination];
-    let rests =
-        [LookupRest::Port(Side::Source), LookupRest::Port(Side::Destination), LookupRest::IcmpType];
+    let rests = [
+        LookupRest::Port(Side::Source),
+        LookupRest::Port(Side::Destination),
+        LookupRest::IcmpType,
+        LookupRest::Nothing,
+    ];
     Family::BOTH.into_iter().flat_map(move |family| {
         sides.into_iter().flat_map(move |address| {
             rests.into_iter().map(move |rest| LookupKey { family, address, rest })
@@ -369,53 +495,4 @@ fn name(expr: &Expr) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_statement_is_lifted_from_its_own_lowering() {
-        let mut statements = vec![
-            Stmt::FromLoopback,
-            Stmt::ToLoopback,
-            Stmt::GenerationIs(Generation::FIRST.next()),
-            Stmt::SetGeneration(Generation::FIRST),
-            Stmt::CtState(CtState::Invalid),
-            Stmt::CtState(CtState::Related),
-            Stmt::CtState(CtState::New),
-            Stmt::IsJudged,
-            Stmt::IsLocal,
-            Stmt::SetLocal,
-            Stmt::CtDirection(CtDirection::Original),
-            Stmt::CtDirection(CtDirection::Reply),
-            Stmt::L4Proto(58),
-            Stmt::HopLimit(255),
-            Stmt::Icmp6Type(135),
-            Stmt::Counter,
-            Stmt::Log("seawall deny in ".to_owned()),
-            Stmt::Reject(Reject::TcpReset),
-            Stmt::Reject(Reject::AdminProhibited),
-        ];
-        statements.extend(lookup_keys().map(|key| Stmt::Lookup { key, set: "in4".to_owned() }));
-        statements.extend(
-            [
-                Verdict::Accept,
-                Verdict::Drop,
-                Verdict::Return,
-                Verdict::Jump("a".to_owned()),
-                Verdict::Goto("b".to_owned()),
-            ]
-            .map(Stmt::Verdict),
-        );
-        for statement in &statements {
-            assert_eq!(lift(&lower(statement)), std::slice::from_ref(statement));
-        }
-        let all: Vec<Expr> = statements.iter().flat_map(lower).collect();
-        assert_eq!(lift(&all), statements);
-    }
-
-    #[test]
-    fn what_seawall_does_not_write_is_foreign() {
-        let exprs = [Expr::Meta { key: 99, dreg: 0 }, Expr::Verdict(Verdict::Accept)];
-        assert_eq!(lift(&exprs), [Stmt::Foreign("meta accept".to_owned())]);
-    }
-}
+mod tests;

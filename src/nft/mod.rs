@@ -1,12 +1,14 @@
 //! Owns the kernel's side: rendering, encoding, applying, dumping and diffing rulesets.
 //!
 //! `render`, `expr` and `diff` are pure; `message` writes and `decode` reads netlink messages; `socket` sends one
-//! transaction and tells what failed; `owner` says whose a table is; `netns` opens sockets in other network namespaces.
+//! transaction and tells what failed; `owner` says whose a table is; `netns` opens sockets in other network
+//! namespaces, and `links` reads their interfaces and addresses.
 //! What a ruleset should be is never decided here.
 
 pub mod decode;
 pub mod diff;
 pub mod expr;
+pub(crate) mod links;
 pub mod message;
 pub mod netns;
 pub mod owner;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,9 +10,11 @@ use std::sync::{Arc, mpsc};
 
 use nix::sched::{CloneFlags, setns};
 
+use super::links::links_here;
 use super::message::pidfd_open;
 use super::message::ready::when_readable;
 use super::socket::KernelTable;
+use crate::compile::guard::Link;
 
 /// Why a netns could not be entered or read.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +141,8 @@ impl Process {
 pub struct Opened {
     /// A socket onto its table.
     pub table: KernelTable,
-    /// Its interfaces' addresses, without loopback and link-local ones.
-    pub addresses: BTreeSet<IpAddr>,
+    /// Its links with their addresses.
+    pub links: Vec<Link>,
 }
 
 /// Work in a netns; says whether the thread entered it.
@@ -195,11 +196,9 @@ impl Entrance {
         result.map_err(|source| error("enter", &netns.path, source))
     }
 
-    /// Opens a socket onto the netns' table and reads the netns' addresses.
+    /// Opens a socket onto the netns' table and reads the netns' links.
     pub fn open(&self, netns: &Netns) -> Result<Opened, NetnsError> {
-        self.enter(netns, || {
-            Ok(Opened { table: KernelTable::open_here()?, addresses: addresses_here()? })
-        })
+        self.enter(netns, || Ok(Opened { table: KernelTable::open_here()?, links: links_here()? }))
     }
 
     /// Opens a socket onto the netns' table.
@@ -207,27 +206,9 @@ impl Entrance {
         self.enter(netns, KernelTable::open_here)
     }
 
-    /// Reads the netns' addresses, without loopback and link-local ones.
-    pub fn addresses(&self, netns: &Netns) -> Result<BTreeSet<IpAddr>, NetnsError> {
-        self.enter(netns, addresses_here)
-    }
-}
-
-fn addresses_here() -> io::Result<BTreeSet<IpAddr>> {
-    let interfaces = nix::ifaddrs::getifaddrs().map_err(io::Error::from)?;
-    let addresses = interfaces.filter_map(|interface| interface.address).filter_map(|address| {
-        address
-            .as_sockaddr_in()
-            .map(|v4| IpAddr::V4(v4.ip()))
-            .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    });
-    Ok(addresses.filter(|address| !address.is_loopback() && !is_link_local(*address)).collect())
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    /// Reads the netns' links with their addresses.
+    pub fn links(&self, netns: &Netns) -> Result<Vec<Link>, NetnsError> {
+        self.enter(netns, links_here)
     }
 }
 

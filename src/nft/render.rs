@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::expr::ARP_HEAD;
 use crate::compile::ruleset::{
     Chain, Comment, CtDirection, CtState, Element, Family, Generation, Hook, KeyKind, LOG_GROUP,
     LookupKey, LookupRest, Reject, Rule, Ruleset, Set, Side, Stmt, TABLE, Verdict,
@@ -12,7 +13,7 @@ use crate::compile::ruleset::{
 
 /// A whole ruleset. Sets first, then chains in the order a packet meets them.
 pub fn render(ruleset: &Ruleset) -> String {
-    let mut text = format!("table inet {TABLE} {{\n");
+    let mut text = format!("table {} {TABLE} {{\n", ruleset.family);
     let sets = ruleset.sets.iter().map(|(name, set)| set_block(name, set));
     let mut names: Vec<&String> = ruleset.chains.keys().collect();
     names.sort_by_key(|name| (position(name), name.as_str()));
@@ -24,8 +25,13 @@ pub fn render(ruleset: &Ruleset) -> String {
 
 /// Chains that others lead to come first, so that `nft -f` of any version knows them; hooks come last.
 fn position(name: &str) -> usize {
-    const ORDER: [&str; 14] = [
+    const ORDER: [&str; 19] = [
+        "deny_raw",
+        "target",
+        "discovery",
+        "routed",
         "fast",
+        "loopback",
         "essentials_in",
         "essentials_out",
         "allow",
@@ -48,7 +54,9 @@ fn set_block(name: &str, set: &Set) -> String {
     if set.interval {
         text.push_str("\t\tflags interval\n");
     }
-    text.push_str("\t\tcounter\n");
+    if set.kind != KeyKind::Address {
+        text.push_str("\t\tcounter\n");
+    }
     if !set.comment.as_str().is_empty() {
         let _ = writeln!(text, "\t\tcomment \"{}\"", set.comment.as_str());
     }
@@ -70,6 +78,8 @@ fn set_type(set: &Set) -> &'static str {
         (KeyKind::Tuple, Family::V6) => "ipv6_addr . inet_proto . inet_service",
         (KeyKind::Ping, Family::V4) => "ipv4_addr . icmp_type",
         (KeyKind::Ping, Family::V6) => "ipv6_addr . icmpv6_type",
+        (KeyKind::Address, Family::V4) => "ipv4_addr",
+        (KeyKind::Address, Family::V6) => "ipv6_addr",
     }
 }
 
@@ -83,17 +93,18 @@ pub fn element_text(set: &Set, element: &Element, comment: &Comment) -> String {
             } else {
                 format!("{}-{}", element.first.port, element.last.port)
             };
-            format!("{} . {port}", protocol_text(element.first.selector))
+            format!(" . {} . {port}", protocol_text(element.first.selector))
         }
         KeyKind::Ping => match element.first.selector {
-            8 | 128 => "echo-request".to_owned(),
-            0 | 129 => "echo-reply".to_owned(),
-            other => other.to_string(),
+            8 | 128 => " . echo-request".to_owned(),
+            0 | 129 => " . echo-reply".to_owned(),
+            other => format!(" . {other}"),
         },
+        KeyKind::Address => String::new(),
     };
     match comment.as_str() {
-        "" => format!("{address} . {selector}"),
-        comment => format!("{address} . {selector} comment \"{comment}\""),
+        "" => format!("{address}{selector}"),
+        comment => format!("{address}{selector} comment \"{comment}\""),
     }
 }
 
@@ -126,19 +137,28 @@ fn range_text(first: IpAddr, last: IpAddr) -> String {
 
 fn chain_block(name: &str, chain: &Chain) -> String {
     let mut text = format!("\tchain {name} {{\n");
-    if let Some(base) = chain.base {
+    if let Some(base) = &chain.base {
         let hook = match base.hook {
             Hook::Input => "input".to_owned(),
             Hook::Forward => "forward".to_owned(),
             Hook::Output => "output".to_owned(),
+            Hook::Egress => "egress".to_owned(),
             Hook::Other(number) => format!("(hook {number})"),
         };
+        let device = base
+            .device
+            .as_deref()
+            .map(|name| format!(" device \"{}\"", Comment::new(name).as_str()));
+        let device = device.unwrap_or_default();
         let policy = if base.drops { "drop" } else { "accept" };
         let priority = match base.priority {
             0 => "filter".to_owned(),
             other => other.to_string(),
         };
-        let _ = writeln!(text, "\t\ttype filter hook {hook} priority {priority}; policy {policy};");
+        let _ = writeln!(
+            text,
+            "\t\ttype filter hook {hook}{device} priority {priority}; policy {policy};"
+        );
     }
     for rule in &chain.rules {
         let _ = writeln!(text, "\t\t{}", rule_text(rule));
@@ -180,6 +200,20 @@ fn statement(statement: &Stmt) -> String {
         ),
         Stmt::HopLimit(limit) => format!("ip6 hoplimit {limit}"),
         Stmt::Icmp6Type(icmp_type) => format!("icmpv6 type {icmp_type}"),
+        Stmt::Icmp6Types(first, last) => format!("icmpv6 type {first}-{last}"),
+        Stmt::Ip6LengthAtMost(length) => format!("ip6 length <= {length}"),
+        Stmt::Ip6To(network, 128) => format!("ip6 daddr {network}"),
+        Stmt::Ip6To(network, bits) => format!("ip6 daddr {network}/{bits}"),
+        Stmt::Protocol(Family::V4) => "meta protocol ip".to_owned(),
+        Stmt::Protocol(Family::V6) => "meta protocol ip6".to_owned(),
+        Stmt::HasRoute => format!("meta rtclassid != {}", u32::MAX),
+        Stmt::ArpFrom(mac) => format!(
+            "meta length 42 @ll,48,112 {} @ll,176,48 {}",
+            hex(&[mac.as_slice(), &ARP_HEAD].concat()),
+            hex(mac)
+        ),
+        Stmt::ArpSenderIn(set) => format!("arp saddr ip @{set}"),
+        Stmt::NeighbourTarget(address) => format!("@th,64,128 {}", hex(&address.octets())),
         Stmt::Lookup { key, set } => format!("{} @{set}", lookup_text(key)),
         Stmt::Counter => "counter".to_owned(),
         Stmt::Log(prefix) => format!(
@@ -191,6 +225,10 @@ fn statement(statement: &Stmt) -> String {
         Stmt::Verdict(own) => verdict(own),
         Stmt::Foreign(words) => format!("(not seawall's: {})", Comment::new(words).as_str()),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn mark_is(generation: Generation) -> String {
@@ -211,6 +249,7 @@ fn lookup_text(key: &LookupKey) -> String {
         Side::Destination => "daddr",
     };
     match (key.rest, key.family) {
+        (LookupRest::Nothing, _) => format!("{ip} {address}"),
         (LookupRest::Port(Side::Source), _) => format!("{ip} {address} . meta l4proto . th sport"),
         (LookupRest::Port(Side::Destination), _) => {
             format!("{ip} {address} . meta l4proto . th dport")

@@ -14,9 +14,9 @@ use nix::sys::socket::{
 
 use super::decode::{self, Counts, attribute};
 use super::diff::{Op, Transaction};
-use super::message::{ask_for_short_errors, encode};
+use super::message::{ask_for_short_errors, encode, number};
 use super::owner::{Holder, TableState};
-use crate::compile::ruleset::{Comment, Element, Ruleset, Set};
+use crate::compile::ruleset::{Comment, Element, Ruleset, Set, TableFamily};
 
 /// Room for a whole transaction or dump in the socket's buffers, in bytes; the default of 208 KiB is not enough.
 const BUFFER: usize = 16 << 20;
@@ -47,6 +47,8 @@ pub enum ApplyError {
         reason: String,
         /// The error number.
         errno: i32,
+        /// The family of the table it is in; none where it is none of an object.
+        family: Option<TableFamily>,
     },
     /// Another process made the table its own (`NFT_TABLE_F_OWNER`).
     #[error("{} owns the table `inet seawall` there and nobody else may change it; {}", owner_name(.0), owner_remedy(.0))]
@@ -82,6 +84,10 @@ pub struct Dump {
     pub ruleset: Option<Ruleset>,
     /// Whose that table is.
     pub table: Option<TableState>,
+    /// Table `netdev seawall`, if there is one.
+    pub guard: Option<Ruleset>,
+    /// Whose that table is.
+    pub guard_table: Option<TableState>,
     /// Counts of counting rules, summed by chain.
     pub counts: BTreeMap<String, Counts>,
     /// The generation of the netns' whole nftables configuration this was read at.
@@ -131,7 +137,7 @@ impl KernelTable {
         if transaction.is_empty() {
             return Ok(());
         }
-        let encoded = encode(&transaction.ops, generation_id);
+        let encoded = encode(transaction.operations(), generation_id);
         let sent = send(self.socket.as_raw_fd(), &encoded.bytes, MsgFlags::empty());
         sent.map_err(|errno| self.send_error(errno))?;
         // The kernel has done or refused everything when `send` returns: what it has to say is there now.
@@ -160,7 +166,7 @@ impl KernelTable {
         }
     }
 
-    /// Reads the netns' table, its elements and counters, all of one moment.
+    /// Reads the netns' tables, their elements and counters, all of one moment.
     pub fn dump(&mut self) -> Result<Dump, ApplyError> {
         // A change in between shows in the generation; then the whole is read again.
         for _ in 0..50 {
@@ -175,34 +181,47 @@ impl KernelTable {
 
     fn dump_once(&mut self, generation_id: u32) -> Result<Dump, ApplyError> {
         let mut dump = Dump { generation_id, ..Dump::default() };
-        let tables = self.request(libc::NFT_MSG_GETTABLE, &[], true)?;
-        let Some(table) = tables.iter().find(|payload| decode::is_ours(payload)) else {
+        let tables = self.request(None, libc::NFT_MSG_GETTABLE, &[], true)?;
+        let mut held: BTreeMap<TableFamily, Ruleset> = BTreeMap::new();
+        for Answer { family, payload } in tables.iter().filter(|answer| answer.is_ours()) {
+            let Some(family) = *family else { continue };
+            let state = Some(decode::table(payload));
+            match family {
+                TableFamily::Inet => dump.table = state,
+                TableFamily::Netdev => dump.guard_table = state,
+            }
+            held.insert(family, Ruleset::empty(family));
+        }
+        if held.is_empty() {
             return Ok(dump);
-        };
-        dump.table = Some(decode::table(table));
-        let mut ruleset = Ruleset { chains: BTreeMap::new(), sets: BTreeMap::new() };
-        let chains = self.request(libc::NFT_MSG_GETCHAIN, &[], true)?;
-        let ours = chains.iter().filter(|payload| decode::is_ours(payload));
-        ruleset.chains.extend(ours.filter_map(|payload| decode::chain(payload)));
+        }
+        for answer in self.request(None, libc::NFT_MSG_GETCHAIN, &[], true)? {
+            let Some(ruleset) = answer.ruleset(&mut held) else { continue };
+            ruleset.chains.extend(decode::chain(ruleset.family, &answer.payload));
+        }
         let table = [(1, crate::compile::TABLE)];
-        for payload in self.request(libc::NFT_MSG_GETRULE, &table, true)? {
-            let Some((chain, rule, counts)) = decode::rule(&payload) else { continue };
-            if let Some(counts) = counts {
-                let sum = dump.counts.entry(chain.clone()).or_default();
-                sum.packets += counts.packets;
-                sum.bytes += counts.bytes;
+        // Of one family each: the kernel stops at the first table of that name.
+        for (family, ruleset) in &mut held {
+            for answer in self.request(Some(*family), libc::NFT_MSG_GETRULE, &table, true)? {
+                let Some((chain, rule, counts)) = decode::rule(&answer.payload) else { continue };
+                if let Some(counts) = counts {
+                    let sum = dump.counts.entry(chain.clone()).or_default();
+                    sum.packets += counts.packets;
+                    sum.bytes += counts.bytes;
+                }
+                if let Some(chain) = ruleset.chains.get_mut(&chain) {
+                    chain.rules.push(rule);
+                }
             }
-            if let Some(chain) = ruleset.chains.get_mut(&chain) {
-                chain.rules.push(rule);
+            for answer in self.request(Some(*family), libc::NFT_MSG_GETSET, &table, true)? {
+                let (name, set) = decode::set(&answer.payload);
+                let Some(mut set) = set else { continue };
+                set.elements = self.elements(*family, &name, &set)?;
+                ruleset.sets.insert(name, set);
             }
         }
-        for payload in self.request(libc::NFT_MSG_GETSET, &table, true)? {
-            let (name, set) = decode::set(&payload);
-            let Some(mut set) = set else { continue };
-            set.elements = self.elements(&name, &set)?;
-            ruleset.sets.insert(name, set);
-        }
-        dump.ruleset = Some(ruleset);
+        dump.ruleset = held.remove(&TableFamily::Inet);
+        dump.guard = held.remove(&TableFamily::Netdev);
         Ok(dump)
     }
 
@@ -211,14 +230,20 @@ impl KernelTable {
     /// The kernel tells a large hash set in parts, each beginning where the last one ended by count. While it grows
     /// such a set's table in the background (after many elements were added), the order changes between parts, and
     /// elements are left out. So what comes in parts is read until two readings agree.
-    fn elements(&mut self, name: &str, set: &Set) -> Result<Elements, ApplyError> {
+    fn elements(
+        &mut self,
+        family: TableFamily,
+        name: &str,
+        set: &Set,
+    ) -> Result<Elements, ApplyError> {
         let names = [(1, crate::compile::TABLE), (2, name)];
         let mut last: Option<Elements> = None;
         for _ in 0..READINGS {
-            let parts = self.request(libc::NFT_MSG_GETSETELEM, &names, true)?;
+            let parts = self.request(Some(family), libc::NFT_MSG_GETSETELEM, &names, true)?;
             let mut found = Set { elements: Elements::new(), ..set.clone() };
             // The kernel ends with a part that holds nothing.
-            let parts = parts.iter().filter(|part| decode::elements(part, &mut found) > 0).count();
+            let holds_some = |part: &&Answer| decode::elements(&part.payload, &mut found) > 0;
+            let parts = parts.iter().filter(holds_some).count();
             if parts <= 1 || last.as_ref() == Some(&found.elements) {
                 return Ok(found.elements);
             }
@@ -229,22 +254,23 @@ impl KernelTable {
 
     /// The generation of the netns' nftables configuration (`NFT_MSG_GETGEN`); any change by anyone raises it.
     pub fn generation_id(&mut self) -> Result<u32, ApplyError> {
-        let answer = self.request(libc::NFT_MSG_GETGEN, &[], false)?;
-        let id = answer.first().and_then(|payload| attribute(payload, 1));
+        let answer = self.request(None, libc::NFT_MSG_GETGEN, &[], false)?;
+        let id = answer.first().and_then(|answer| attribute(&answer.payload, 1));
         id.and_then(|bytes| bytes.try_into().ok())
             .map(u32::from_be_bytes)
             .ok_or_else(|| ApplyError::Io(io::Error::other("the kernel told no generation")))
     }
 
-    /// Sends a get request and collects the answers' attributes.
+    /// Sends a get request, about one family or all, and collects the answers' attributes.
     fn request(
         &mut self,
+        family: Option<TableFamily>,
         kind: i32,
         strings: &[(u16, &str)],
         is_dump: bool,
-    ) -> Result<Vec<Vec<u8>>, ApplyError> {
+    ) -> Result<Vec<Answer>, ApplyError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = get_request(kind, strings, is_dump, self.sequence);
+        let request = get_request(family, kind, strings, is_dump, self.sequence);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
             .map_err(|errno| self.send_error(errno))?;
         let mut answers = Vec::new();
@@ -271,7 +297,10 @@ impl KernelTable {
                             return Err(ApplyError::Io(io::Error::from_raw_os_error(errno)));
                         }
                     },
-                    _ => answers.push(message.payload.get(NFGENMSG..).unwrap_or(&[]).to_vec()),
+                    _ => answers.push(Answer {
+                        family: decode::family(message.payload),
+                        payload: message.payload.get(NFGENMSG..).unwrap_or(&[]).to_vec(),
+                    }),
                 }
             }
             if !is_dump && !answers.is_empty() {
@@ -281,7 +310,31 @@ impl KernelTable {
     }
 }
 
-fn get_request(kind: i32, strings: &[(u16, &str)], is_dump: bool, sequence: u32) -> Vec<u8> {
+/// One object, as the kernel tells it.
+struct Answer {
+    family: Option<TableFamily>,
+    /// Its attributes.
+    payload: Vec<u8>,
+}
+
+impl Answer {
+    fn is_ours(&self) -> bool {
+        decode::is_ours(&self.payload)
+    }
+
+    /// The ruleset it is a part of.
+    fn ruleset<'a>(&self, held: &'a mut BTreeMap<TableFamily, Ruleset>) -> Option<&'a mut Ruleset> {
+        held.get_mut(&self.family?).filter(|_| self.is_ours())
+    }
+}
+
+fn get_request(
+    family: Option<TableFamily>,
+    kind: i32,
+    strings: &[(u16, &str)],
+    is_dump: bool,
+    sequence: u32,
+) -> Vec<u8> {
     let flags = libc::NLM_F_REQUEST | if is_dump { libc::NLM_F_DUMP } else { 0 };
     let mut bytes = vec![0; HEADER + NFGENMSG];
     for (attribute, value) in strings {
@@ -296,19 +349,19 @@ fn get_request(kind: i32, strings: &[(u16, &str)], is_dump: bool, sequence: u32)
     bytes[4..6].copy_from_slice(&((NFNL_SUBSYS_NFTABLES << 8) | kind as u16).to_ne_bytes());
     bytes[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
     bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    bytes[HEADER] = libc::NFPROTO_INET as u8;
+    bytes[HEADER] = family.map_or(libc::NFPROTO_UNSPEC, number) as u8;
     bytes
 }
 
 /// One netlink message (`struct nlmsghdr`, `linux/netlink.h`).
-struct Incoming<'a> {
-    kind: u16,
-    flags: u16,
+pub(super) struct Incoming<'a> {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
     sequence: u32,
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Incoming<'_>> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Incoming<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.get(..HEADER)?;
         let word = |at: usize| {
@@ -352,7 +405,8 @@ impl Reply {
         let op = sequence
             .binary_search_by_key(&self.sequence, |(sequence, _)| *sequence)
             .ok()
-            .and_then(|at| transaction.ops.get(sequence[at].1));
+            .and_then(|at| transaction.operations().nth(sequence[at].1));
+        let (family, op) = (op.map(|(family, _)| family), op.map(|(_, op)| op));
         match (self.errno, op) {
             (libc::ERESTART, _) => return ApplyError::Stale,
             // Without permission the batch as a whole is refused, not an operation in it.
@@ -372,6 +426,6 @@ impl Reply {
             Some(explanation) => format!("{explanation} ({system})"),
             None => system,
         };
-        ApplyError::Refused { object, reason, errno: self.errno }
+        ApplyError::Refused { object, reason, errno: self.errno, family }
     }
 }

@@ -2,18 +2,18 @@
 //!
 //! Decides nothing but what `nft::plan` says. Blocking: run it on a thread that may wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::identity;
 use super::kept::Socket;
-use crate::compile::Ruleset;
+use crate::compile::guard::{Link, Terms, guard};
+use crate::compile::{Ruleset, TableFamily};
 use crate::config::Ownership;
 use crate::metadata::WorkloadId;
-use crate::nft::decode::Counts;
 use crate::nft::netns::{Entrance, Opened, Process};
 use crate::nft::owner::holder;
 use crate::nft::socket::Dump;
@@ -24,6 +24,15 @@ use crate::nft::{
 /// How often a plan is made anew when someone else changes the ruleset meanwhile.
 const ATTEMPTS: usize = 5;
 
+/// What is wanted of one netns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its policy; `None`: no table of ours.
+    pub table: Option<Ruleset>,
+    /// What its guard is made by, from the links it has when it is made.
+    pub guard: Terms,
+}
+
 /// What one netns shall hold.
 #[derive(Debug)]
 pub struct Target {
@@ -33,8 +42,10 @@ pub struct Target {
     pub pid: u32,
     /// That process, once it was taken hold of: a pid alone may by now be somebody else's (security model 3).
     pub process: Option<Arc<Process>>,
-    /// What it shall hold; `None`: no table of ours.
-    pub wanted: Option<Ruleset>,
+    /// What it shall hold.
+    pub wanted: Wanted,
+    /// Whether nothing of the container has run yet: what its links hold is the runtime's word.
+    pub is_fresh: bool,
     /// What it held after our last change, if nothing happened since that makes us doubt it.
     pub known: Option<Known>,
     /// The socket its table belongs to. Whoever keeps it keeps the table from everybody else, and the netns alive.
@@ -50,6 +61,10 @@ pub struct Known {
     pub ruleset: Option<Ruleset>,
     /// Whose it is.
     pub table: Option<TableState>,
+    /// Our guard.
+    pub guard: Option<Ruleset>,
+    /// Whose it is.
+    pub guard_table: Option<TableState>,
     /// The generation of the netns' nftables configuration.
     pub generation_id: u32,
 }
@@ -63,6 +78,8 @@ pub struct Applied {
     pub known: Known,
     /// The netns' own addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// Why there is no guard although there should be one.
+    pub unguarded: Option<String>,
     /// From opening the netns to the commit.
     pub took: Duration,
     /// When it was committed.
@@ -105,12 +122,15 @@ pub struct Kernel {
     entrance: Entrance,
     /// Whether tables are made our own. Off for good once the kernel was seen not to know it.
     owns: Arc<AtomicBool>,
+    /// Why the kernel cannot guard links, once that was seen.
+    unguarded: Arc<OnceLock<String>>,
 }
 
 impl Kernel {
     /// Starts the thread that enters namespaces.
     pub fn start() -> std::io::Result<Self> {
-        Ok(Self { entrance: Entrance::start()?, owns: Arc::new(AtomicBool::new(true)) })
+        let owns = Arc::new(AtomicBool::new(true));
+        Ok(Self { entrance: Entrance::start()?, owns, unguarded: Arc::default() })
     }
 
     /// The same, making tables its own only where that is wanted.
@@ -132,39 +152,64 @@ impl Kernel {
         // A process can move to another netns.
         let kept = target.socket.take().filter(|socket| socket.inode == inode);
         let mut known = target.known.take().filter(|known| known.inode == inode && kept.is_some());
-        let (socket, addresses) = match kept {
-            Some(socket) => (socket, self.entrance.addresses(&netns)?),
+        let (socket, links) = match kept {
+            Some(socket) => (socket, self.entrance.links(&netns)?),
             None => {
-                let Opened { table, addresses } = self.entrance.open(&netns)?;
-                (Socket { inode, table }, addresses)
+                let Opened { table, links } = self.entrance.open(&netns)?;
+                (Socket { inode, table }, links)
             }
         };
         // An open namespace cannot go away: hold no more of it than the socket.
         drop(netns);
         let table = &mut target.socket.insert(socket).table;
+        let mut unguarded = self.unguarded.get().cloned();
         for _ in 0..ATTEMPTS {
+            let is_remembered = known.is_some();
             let before = match known.take() {
                 Some(known) => known,
                 None => read(table, inode)?,
             };
+            // Once something of ours is there the container may have run, and given itself addresses.
+            let own = target.wanted.guard.own(&links, target.is_fresh || before.ruleset.is_none());
+            let wanted = target.wanted.table.as_ref();
+            let guard = match (&unguarded, wanted) {
+                (None, Some(_)) => guard(&target.wanted.guard, &links, &own),
+                _ => None,
+            };
             let is_owned = self.owns.load(Ordering::Relaxed);
-            let claim = Claim::of(before.table, is_owned, table.port_id())
-                .map_err(|other| self.owned(process, other))?;
-            let transaction = plan_as(before.ruleset.as_ref(), target.wanted.as_ref(), claim);
-            if transaction.is_empty() {
-                let (took, committed) = (began.elapsed(), SystemTime::now());
-                return Ok(Applied { transaction, known: before, addresses, took, committed });
-            }
+            let claim = |state| {
+                Claim::of(state, is_owned, table.port_id())
+                    .map_err(|other| self.owned(process, other))
+            };
+            let (claimed, guard_claimed) = (claim(before.table)?, claim(before.guard_table)?);
+            let transaction = plan_as(before.ruleset.as_ref(), wanted, claimed).with(plan_as(
+                before.guard.as_ref(),
+                guard.as_ref(),
+                guard_claimed,
+            ));
+            let is_done = transaction.is_empty();
             match table.commit(&transaction, Some(before.generation_id)) {
                 Ok(()) => {
-                    let (took, committed) = (began.elapsed(), SystemTime::now());
-                    let known = Known {
-                        inode,
-                        ruleset: transaction.target.clone(),
-                        table: transaction.target.as_ref().map(|_| claim.state(table.port_id())),
-                        generation_id: next_generation_id(before.generation_id),
+                    let state = |claim: Claim| claim.state(table.port_id());
+                    let known = match is_done {
+                        true => before,
+                        false => Known {
+                            inode,
+                            table: wanted.map(|_| state(claimed)),
+                            guard_table: guard.as_ref().map(|_| state(guard_claimed)),
+                            ruleset: transaction.target.clone(),
+                            guard,
+                            generation_id: next_generation_id(before.generation_id),
+                        },
                     };
-                    return Ok(Applied { transaction, known, addresses, took, committed });
+                    return Ok(Applied {
+                        transaction,
+                        known,
+                        addresses: own,
+                        unguarded: unguarded.filter(|_| target.wanted.guard.guards),
+                        took: began.elapsed(),
+                        committed: SystemTime::now(),
+                    });
                 }
                 Err(ApplyError::Stale) => {}
                 Err(error @ ApplyError::NoOwnership) => {
@@ -172,6 +217,25 @@ impl Kernel {
                     if self.owns.swap(false, Ordering::Relaxed) {
                         tracing::warn!(%error, "tables stay plain; changes by others are found and repaired");
                     }
+                }
+                // A link may have gone, and its chain with it.
+                Err(ApplyError::Refused { .. }) if is_remembered => {}
+                // The policy is not left out because there can be no guard.
+                Err(ApplyError::Refused {
+                    family: Some(TableFamily::Netdev),
+                    errno,
+                    reason,
+                    ..
+                }) => {
+                    if is_unknown(errno) {
+                        tracing::warn!(
+                            reason,
+                            "this kernel cannot guard links against raw sockets"
+                        );
+                        // Another thread may have seen it first.
+                        let _ = self.unguarded.set(reason.clone());
+                    }
+                    unguarded = Some(reason);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -185,29 +249,35 @@ impl Kernel {
         ApplyError::Owned(netns.and_then(|netns| holder(&self.entrance, &netns, port_id)))
     }
 
-    /// Reads what one netns holds, and the counters of its denying chains.
-    pub fn read(&self, pid: u32) -> Result<(Option<Ruleset>, BTreeMap<String, Counts>), Failure> {
-        let mut table = self.entrance.open_table(&Netns::of_pid(pid)?)?;
-        let dump = table.dump()?;
-        Ok((dump.ruleset, dump.counts))
+    /// Reads what one netns holds, and its links.
+    pub fn read(&self, pid: u32) -> Result<(Dump, Vec<Link>), Failure> {
+        let Opened { mut table, links } = self.entrance.open(&Netns::of_pid(pid)?)?;
+        Ok((table.dump()?, links))
     }
 
-    /// Removes our table from one netns. Returns whether there was one.
+    /// Removes our tables from one netns. Returns whether there was one.
     pub fn clear(&self, netns: &Netns) -> Result<bool, Failure> {
         let mut table = self.entrance.open_table(netns)?;
         let dump = table.dump()?;
-        if let Some(other) = dump.table.and_then(|state| state.owner) {
+        let states = [dump.table, dump.guard_table];
+        if let Some(other) = states.into_iter().flatten().find_map(|state| state.owner) {
             return Err(ApplyError::Owned(holder(&self.entrance, netns, other)).into());
         }
-        let transaction = plan(dump.ruleset.as_ref(), None);
+        let transaction = plan(dump.ruleset.as_ref(), None).with(plan(dump.guard.as_ref(), None));
         table.commit(&transaction, None)?;
         Ok(!transaction.is_empty())
     }
 }
 
 fn read(table: &mut KernelTable, inode: u64) -> Result<Known, ApplyError> {
-    let Dump { ruleset, table, generation_id, .. } = table.dump()?;
-    Ok(Known { inode, ruleset, table, generation_id })
+    let Dump { ruleset, table, guard, guard_table, generation_id, .. } = table.dump()?;
+    Ok(Known { inode, ruleset, table, guard, guard_table, generation_id })
+}
+
+/// Whether an error says that the kernel does not know what it was asked for: hooks at links that packets leave by
+/// (Linux 5.16), the family, or the expression that asks for a route (`CONFIG_IP_ROUTE_CLASSID`).
+fn is_unknown(errno: i32) -> bool {
+    matches!(errno, libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
 }
 
 /// Each commit raises the generation by one; zero is left out (`nf_tables_commit`).

@@ -26,7 +26,7 @@ impl Clearing {
     }
 
     pub(super) fn note(&mut self, transaction: &Transaction) {
-        self.removed += usize::from(transaction.ops.contains(&Op::DeleteTable));
+        self.removed += usize::from(transaction.operations().any(|(_, op)| *op == Op::DeleteTable));
     }
 
     /// Answers. Whoever asked may have left meanwhile.

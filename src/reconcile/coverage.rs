@@ -28,6 +28,10 @@ pub enum Coverage {
 pub struct LastTry {
     /// Whether some ruleset of ours is in the kernel.
     pub is_in_force: bool,
+    /// Whether raw sockets are stopped at every link.
+    pub is_guarded: bool,
+    /// Why they are not although they should be.
+    pub unguarded: Option<String>,
     /// Why the last try failed, if it did.
     pub error: Option<String>,
 }
@@ -60,10 +64,11 @@ pub fn coverage(workload: &Workload, mode: Mode, is_running: bool, last: &LastTr
     if workload.capabilities.net_admin {
         return Coverage::Degraded("it holds NET_ADMIN and can change its own firewall".to_owned());
     }
-    if workload.capabilities.net_raw {
-        return Coverage::Degraded(
-            "it holds NET_RAW: packet sockets (AF_PACKET) pass the policy".to_owned(),
-        );
+    if workload.capabilities.net_raw && !last.is_guarded {
+        let why = last.unguarded.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+        return Coverage::Degraded(format!(
+            "it holds NET_RAW: packet sockets (AF_PACKET) pass the policy{why}"
+        ));
     }
     Coverage::Enforced
 }
@@ -108,7 +113,7 @@ mod tests {
     #[test]
     fn coverage_never_claims_more_than_there_is() {
         type Change = fn(&mut Workload, &mut LastTry);
-        let cases: [(Change, Mode, &str); 11] = [
+        let cases: [(Change, Mode, &str); 13] = [
             (|_, _| (), Mode::Enforce, "enforced"),
             (|_, _| (), Mode::Observe, "observed"),
             (|_, _| (), Mode::Off, "unprotected (its mode is off)"),
@@ -132,10 +137,26 @@ mod tests {
                 Mode::Enforce,
                 "degraded (it holds NET_RAW: packet sockets (AF_PACKET) pass the policy)",
             ),
+            (
+                |workload, last| {
+                    workload.capabilities.net_raw = true;
+                    last.unguarded = Some("Operation not supported".to_owned());
+                },
+                Mode::Enforce,
+                "degraded (it holds NET_RAW: packet sockets (AF_PACKET) pass the policy; Operation not supported)",
+            ),
+            (
+                |workload, last| {
+                    workload.capabilities.net_raw = true;
+                    last.is_guarded = true;
+                },
+                Mode::Enforce,
+                "enforced",
+            ),
             (|workload, _| workload.capabilities.net_raw = true, Mode::Observe, "observed"),
             (|_, last| last.is_in_force = false, Mode::Enforce, "unprotected (not programmed yet)"),
             (
-                |_, last| *last = LastTry { is_in_force: false, error: Some("no".to_owned()) },
+                |_, last| *last = LastTry { error: Some("no".to_owned()), ..LastTry::default() },
                 Mode::Enforce,
                 "unprotected (no)",
             ),
@@ -149,7 +170,7 @@ mod tests {
             let mut workload = Workload::new(WorkloadId::new("c"), "c".into(), Runtime::Docker);
             workload.network_mode = NetworkMode::Own;
             workload.capabilities = crate::metadata::Capabilities::default();
-            let mut last = LastTry { is_in_force: true, error: None };
+            let mut last = LastTry { is_in_force: true, ..LastTry::default() };
             change(&mut workload, &mut last);
             assert_eq!(coverage(&workload, mode, true, &last).to_string(), expected);
         }

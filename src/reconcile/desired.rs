@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::apply::Wanted;
+use crate::compile::guard::Terms;
 use crate::compile::{self, Ruleset};
 use crate::config::Loaded;
 use crate::input::Text;
@@ -42,6 +44,18 @@ pub struct Desired {
     pub policies: PolicySet,
     /// The table of each netns that is to be filtered, by the workload whose netns it is. Empty: no table.
     pub rulesets: BTreeMap<WorkloadId, Ruleset>,
+    /// What the guard of each netns is made by.
+    pub guards: BTreeMap<WorkloadId, Terms>,
+}
+
+impl Desired {
+    /// What is wanted of the netns of this workload.
+    pub fn wanted(&self, owner: &WorkloadId) -> Wanted {
+        Wanted {
+            table: self.rulesets.get(owner).cloned(),
+            guard: self.guards.get(owner).cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// Decides everything. Pure: the same inventory and rules give the same answer.
@@ -57,6 +71,9 @@ pub fn desire(inventory: &Inventory, rules: &Rules) -> Desired {
     for policy in policies.policies.values().filter(|policy| !has_left(policy)) {
         members.entry(inventory.netns_owner(&policy.workload)).or_default().push(policy);
     }
+    let guards =
+        members.iter().map(|(owner, members)| ((*owner).clone(), Terms::of(members, inventory)));
+    let guards = guards.collect();
     let rulesets = members
         .into_iter()
         .filter(|(owner, _)| inventory.get(owner).is_some_and(is_filterable))
@@ -66,7 +83,7 @@ pub fn desire(inventory: &Inventory, rules: &Rules) -> Desired {
             Some((owner.clone(), compile::compile(&members, inventory, &rules.options)?))
         })
         .collect();
-    Desired { resolutions, policies, rulesets }
+    Desired { resolutions, policies, rulesets, guards }
 }
 
 /// What one workload is, given what operators say of it.

@@ -5,13 +5,14 @@
 
 mod requests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::apply::{Applied, Failure, Kernel, Known, Target};
+use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted};
 use super::clear::Clearing;
 use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
@@ -20,7 +21,6 @@ use super::kept::{Ended, Kept, await_end};
 use super::queue::Queue;
 use super::start::Start;
 
-use crate::compile::Ruleset;
 use crate::metadata::{
     InventoryBuilder, NetworkMode, Observation, Source, WorkloadId, netns_inode,
 };
@@ -39,14 +39,16 @@ pub(super) struct NetnsState {
     pid: u32,
     /// Held since the first change: nobody else who gets this pid is taken for it.
     process: Option<Arc<Process>>,
-    pub(super) wanted: Option<Ruleset>,
+    pub(super) wanted: Wanted,
     known: Option<Known>,
     /// The socket its table belongs to; with a try that is under way while there is one.
     socket: Kept,
     /// Whether the next try reads the kernel's own state, whatever is known.
     is_doubted: bool,
     /// What was wanted when the last try succeeded.
-    pub(super) reached: Option<Option<Ruleset>>,
+    pub(super) reached: Option<Wanted>,
+    /// The addresses that were its own when it was programmed first.
+    first: Option<BTreeSet<IpAddr>>,
     pub(super) last: LastTry,
     /// Whether its container waited for this before its first instruction; none where it ran before the daemon did.
     pub(super) has_waited: Option<bool>,
@@ -223,19 +225,24 @@ impl Engine {
         }
         let Some(netns) = &workload.netns else { return };
         let now = Instant::now();
-        let wanted = self.desired.rulesets.get(id);
+        let mut wanted = self.desired.wanted(id);
         let state = self.netns.entry(id.clone()).or_default();
         if state.pid != netns.pid {
             *state = NetnsState {
                 pid: netns.pid,
-                wanted: wanted.cloned(),
+                wanted,
                 has_waited: self.has_caught_up.then_some(false),
                 ..NetnsState::default()
             };
             // What has nothing in force yet comes before what only changes.
             self.queue.add(id.clone(), urgent(now));
-        } else if state.wanted.as_ref() != wanted {
-            state.wanted = wanted.cloned();
+            return;
+        }
+        if wanted.guard.is_admin {
+            wanted.guard.named.extend(state.first.iter().flatten());
+        }
+        if state.wanted != wanted {
+            state.wanted = wanted;
             self.queue.add(id.clone(), now);
         }
     }
@@ -257,11 +264,13 @@ impl Engine {
                 continue;
             };
             let is_doubted = std::mem::take(&mut state.is_doubted);
+            let is_held = self.starts.iter().any(|start| start.id == owner);
             let mut target = Target {
                 owner: owner.clone(),
                 pid: state.pid,
                 process: state.process.clone(),
                 wanted: state.wanted.clone(),
+                is_fresh: is_held || state.first.as_ref().is_some_and(BTreeSet::is_empty),
                 known: state.known.take().filter(|_| !is_doubted),
                 socket: state.socket.take(),
             };
@@ -283,7 +292,8 @@ impl Engine {
     }
 
     fn finish(&mut self, done: Done, ended: &mpsc::UnboundedSender<Ended>) {
-        let Done { target: Target { owner, pid, process, wanted, socket, .. }, result } = done;
+        let Done { target, result } = done;
+        let Target { owner, pid, process, wanted, is_fresh, socket, .. } = target;
         let socket = Kept::from(socket);
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
             // It ended, or started again, meanwhile.
@@ -303,7 +313,15 @@ impl Engine {
                     clearing.note(&applied.transaction);
                 }
                 let is_repair = state.reached.as_ref() == Some(&wanted);
-                state.last = LastTry { is_in_force: applied.known.ruleset.is_some(), error: None };
+                state.last = LastTry {
+                    is_in_force: applied.known.ruleset.is_some(),
+                    is_guarded: wanted.guard.guards && applied.unguarded.is_none(),
+                    unguarded: applied.unguarded,
+                    error: None,
+                };
+                if is_fresh || state.first.is_none() {
+                    state.first = Some(applied.addresses.clone());
+                }
                 state.known = Some(applied.known);
                 state.reached = Some(wanted);
                 if !applied.transaction.is_empty() {

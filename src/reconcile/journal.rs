@@ -55,7 +55,7 @@ impl Journal {
             self.entries.pop_front();
         }
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let changes = transaction.ops.iter().take(KEPT_OPERATIONS).map(ToString::to_string);
+        let changes = transaction.described().take(KEPT_OPERATIONS);
         self.entries.push_back(Entry {
             committed_us: micros(committed.duration_since(UNIX_EPOCH).unwrap_or_default()),
             took_us: micros(took),
@@ -64,7 +64,7 @@ impl Journal {
             is_repair,
             is_elements_only: transaction.is_elements_only(),
             is_revoking: transaction.revokes,
-            operations: transaction.ops.len(),
+            operations: transaction.operations().count(),
             changes: changes.collect(),
         });
         &self.entries[self.entries.len() - 1]

@@ -17,7 +17,7 @@ pub mod queue;
 pub mod start;
 pub mod status;
 
-pub use apply::{Applied, Failure, Kernel, Target};
+pub use apply::{Applied, Failure, Kernel, Target, Wanted};
 pub use clear::Cleared;
 pub use coverage::Coverage;
 pub use desired::{Desired, Rules, desire};

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::apply::Wanted;
 use super::engine::NetnsState;
 use super::queue::Queue;
 use crate::compile::Ruleset;
@@ -78,7 +79,7 @@ impl NetnsState {
     /// One that cannot be programmed now counts only with what it still allows and should not: that it lacks what it
     /// should allow must not keep others from starting, or a container that breaks its own table could.
     fn differs_about(&self, addresses: &BTreeSet<IpAddr>) -> bool {
-        let about = |ruleset: &Option<Ruleset>| elements_about(ruleset.as_ref(), addresses);
+        let about = |wanted: &Wanted| elements_about(wanted.table.as_ref(), addresses);
         let (wanted, held) = (about(&self.wanted), self.reached.as_ref().map(about));
         let held = held.unwrap_or_default();
         match self.last.error {
@@ -134,7 +135,8 @@ mod tests {
     ) -> bool {
         let last = LastTry { error: error.map(str::to_owned), ..LastTry::default() };
         let mut state = NetnsState::default();
-        (state.reached, state.wanted, state.last) = (reached, wanted, last);
+        let wanting = |table| Wanted { table, ..Wanted::default() };
+        (state.reached, state.wanted, state.last) = (reached.map(wanting), wanting(wanted), last);
         state.differs_about(&BTreeSet::from(["10.0.0.7".parse().unwrap()]))
     }
 

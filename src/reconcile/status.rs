@@ -8,8 +8,10 @@ use super::apply::Kernel;
 use super::coverage::{LastTry, shared_coverage};
 use super::desired::{Desired, is_running};
 use super::engine::NetnsState;
+use crate::compile::guard::DENY;
 use crate::metadata::{InventoryBuilder, Source, Workload, WorkloadId};
 use crate::nft::decode::Counts;
+use crate::nft::socket::Dump;
 use crate::policy::{Mode, Settings, netns_mode};
 
 /// The daemon's state.
@@ -65,6 +67,9 @@ pub struct WorkloadStatus {
     pub denied_in: u64,
     /// Packets from it that no statement allows.
     pub denied_out: u64,
+    /// Packets of raw sockets that were stopped at its links.
+    #[serde(default)]
+    pub denied_raw: u64,
     /// Its first process, while it runs.
     pub pid: Option<u32>,
     /// Whether its first instruction waited for its policy (`seawall runtime`); none where it ran before the daemon did, or
@@ -145,6 +150,7 @@ fn one(
         addresses: workload.addresses().map(|address| address.to_string()).collect(),
         denied_in: 0,
         denied_out: 0,
+        denied_raw: 0,
         pid: workload.netns.as_ref().map(|netns| netns.pid),
         has_waited: None,
     }
@@ -154,10 +160,13 @@ fn one(
 pub(super) fn with_counts(mut report: StatusReport, kernel: &Kernel) -> StatusReport {
     for workload in &mut report.workloads {
         // One that ended meanwhile has no counters; its line says what was known.
-        let Some(Ok((_, counts))) = workload.pid.map(|pid| kernel.read(pid)) else { continue };
+        let Some(Ok((Dump { counts, .. }, _))) = workload.pid.map(|pid| kernel.read(pid)) else {
+            continue;
+        };
         let packets = |chain: &str| counts.get(chain).map_or(0, |counts: &Counts| counts.packets);
         workload.denied_in = packets("deny_ingress");
         workload.denied_out = packets("deny_egress");
+        workload.denied_raw = packets(DENY);
     }
     report
 }

@@ -14,13 +14,14 @@ use super::task;
 use crate::api::Client;
 use crate::api::client::ClientError;
 use crate::api::start::StartRequest;
+use crate::compile::guard::Terms;
 use crate::config::{Config, Fallback, Files, Loaded, RuntimeSettings};
 use crate::input::time::utc;
 use crate::metadata::WorkloadId;
 use crate::model::Catalogue;
 use crate::nft::{ApplyError, Netns, NetnsError};
 use crate::policy::Mode;
-use crate::reconcile::{Failure, Kernel, Target};
+use crate::reconcile::{Failure, Kernel, Target, Wanted};
 
 /// How long a daemon that is not there is waited for: one that restarts is back by then, one that was stopped is not missed.
 const ABSENCE: Duration = Duration::from_secs(1);
@@ -221,7 +222,8 @@ fn close(id: &str, pid: u32, config: &Config) -> Result<(), Failure> {
         owner: WorkloadId::new(id),
         pid,
         process: None,
-        wanted: Some(crate::compile::closed(config.deny)),
+        wanted: Wanted { table: Some(crate::compile::closed(config.deny)), guard: Terms::closed() },
+        is_fresh: true,
         known: None,
         socket: None,
     };

@@ -19,10 +19,11 @@ use super::diff::Op;
 use super::expr::lower;
 use super::owner::{OWNER, PERSIST};
 use crate::compile::ruleset::{
-    Base, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE,
+    Base, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE, TableFamily,
 };
 
-const NFPROTO_INET: u16 = 1;
+/// `NF_NETDEV_EGRESS` (`linux/netfilter.h`).
+const EGRESS: u32 = 1;
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 const SET_INTERVAL: u32 = 0x4;
@@ -41,9 +42,14 @@ pub struct Encoded {
 
 /// Encodes operations in order. `generation_id` is the ruleset's generation the plan was made for; the kernel
 /// refuses the batch with `ERESTART` when it is another by now.
-pub fn encode(ops: &[Op], generation_id: Option<u32>) -> Encoded {
-    let mut writer = Writer { batch: nftnl::Batch::new(), operations: Vec::new() };
-    for (index, op) in ops.iter().enumerate() {
+pub fn encode<'a>(
+    operations: impl Iterator<Item = (TableFamily, &'a Op)>,
+    generation_id: Option<u32>,
+) -> Encoded {
+    let family = TableFamily::Inet;
+    let mut writer = Writer { batch: nftnl::Batch::new(), family, operations: Vec::new() };
+    for (index, (family, op)) in operations.enumerate() {
+        writer.family = family;
         writer.op(index, op, index);
     }
     let finished = writer.batch.finalize();
@@ -89,6 +95,8 @@ fn set_generation_id(bytes: &mut Vec<u8>, generation_id: u32) {
 
 struct Writer {
     batch: nftnl::Batch,
+    /// Of the table the next message is about.
+    family: TableFamily,
     /// The operation of each message written so far.
     operations: Vec<usize>,
 }
@@ -97,6 +105,7 @@ struct Writer {
 struct Message<F: Fn(*mut sys::libc::nlmsghdr)> {
     kind: i32,
     flags: u16,
+    family: TableFamily,
     payload: F,
 }
 
@@ -107,9 +116,18 @@ unsafe impl<F: Fn(*mut sys::libc::nlmsghdr)> NlMsg for Message<F> {
         // SAFETY: the caller hands a buffer with room for a message.
         let header = unsafe {
             let kind = self.kind as u16;
-            sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), kind, NFPROTO_INET, self.flags, seq)
+            let family = number(self.family) as u16;
+            sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), kind, family, self.flags, seq)
         };
         (self.payload)(header);
+    }
+}
+
+/// A family's number.
+pub(super) fn number(family: TableFamily) -> i32 {
+    match family {
+        TableFamily::Inet => libc::NFPROTO_INET,
+        TableFamily::Netdev => libc::NFPROTO_NETDEV,
     }
 }
 
@@ -159,7 +177,7 @@ impl Writer {
             }
             Op::DeleteTable => self.table(index, libc::NFT_MSG_DELTABLE, 0, None),
             Op::AddChain { chain, base } => {
-                self.chain(index, libc::NFT_MSG_NEWCHAIN, CREATE, chain, *base);
+                self.chain(index, libc::NFT_MSG_NEWCHAIN, CREATE, chain, base.as_ref());
             }
             Op::DeleteChain { chain } => {
                 self.chain(index, libc::NFT_MSG_DELCHAIN, 0, chain, None);
@@ -188,7 +206,8 @@ impl Writer {
         flags: u16,
         payload: impl Fn(*mut sys::libc::nlmsghdr),
     ) {
-        self.batch.add(&Message { kind, flags, payload }, MsgType::Add);
+        let family = self.family;
+        self.batch.add(&Message { kind, flags, family, payload }, MsgType::Add);
         self.operations.push(op);
     }
 
@@ -208,7 +227,7 @@ impl Writer {
         }
     }
 
-    fn chain(&mut self, op: usize, kind: i32, flags: u16, name: &str, base: Option<Base>) {
+    fn chain(&mut self, op: usize, kind: i32, flags: u16, name: &str, base: Option<&Base>) {
         let (table, name) = (c_string(TABLE), c_string(name));
         // SAFETY: the setters copy what they are given; all pointers are valid during the calls.
         unsafe {
@@ -220,12 +239,18 @@ impl Writer {
                     Hook::Input => libc::NF_INET_LOCAL_IN as u32,
                     Hook::Forward => libc::NF_INET_FORWARD as u32,
                     Hook::Output => libc::NF_INET_LOCAL_OUT as u32,
+                    Hook::Egress => EGRESS,
                     Hook::Other(number) => number,
                 };
                 let policy = if base.drops { libc::NF_DROP } else { libc::NF_ACCEPT } as u32;
                 sys::nftnl_chain_set_u32(chain.ptr(), sys::NFTNL_CHAIN_HOOKNUM as u16, hook);
                 sys::nftnl_chain_set_s32(chain.ptr(), sys::NFTNL_CHAIN_PRIO as u16, base.priority);
                 sys::nftnl_chain_set_u32(chain.ptr(), sys::NFTNL_CHAIN_POLICY as u16, policy);
+                if let Some(device) = &base.device {
+                    let device = c_string(device);
+                    let attribute = sys::NFTNL_CHAIN_DEV as u16;
+                    sys::nftnl_chain_set_str(chain.ptr(), attribute, device.as_ptr());
+                }
                 let kind = c"filter".as_ptr();
                 sys::nftnl_chain_set_str(chain.ptr(), sys::NFTNL_CHAIN_TYPE as u16, kind);
             }
@@ -263,7 +288,7 @@ impl Writer {
     }
 
     fn set(&mut self, op: usize, kind: i32, flags: u16, name: &str, set: &Set, set_id: usize) {
-        let object = set_object(name);
+        let object = set_object(self.family, name);
         let (key_type, lengths) = key_layout(set);
         let mut set_flags = 0;
         if set.interval {
@@ -273,13 +298,13 @@ impl Writer {
             lengths.iter().map(|length| u32::from(length.next_multiple_of(4))).sum();
         // SAFETY: the setters copy what they are given; the set takes over the counter expression.
         unsafe {
-            let number = |attribute: sys::nftnl_set_attr, value: u32| {
+            let set_number = |attribute: sys::nftnl_set_attr, value: u32| {
                 sys::nftnl_set_set_u32(object.ptr(), attribute as u16, value);
             };
-            number(sys::NFTNL_SET_ID, set_id as u32 + 1);
-            number(sys::NFTNL_SET_FLAGS, set_flags);
-            number(sys::NFTNL_SET_KEY_TYPE, key_type);
-            number(sys::NFTNL_SET_KEY_LEN, key_length);
+            set_number(sys::NFTNL_SET_ID, set_id as u32 + 1);
+            set_number(sys::NFTNL_SET_FLAGS, set_flags);
+            set_number(sys::NFTNL_SET_KEY_TYPE, key_type);
+            set_number(sys::NFTNL_SET_KEY_LEN, key_length);
             let data = |attribute: sys::nftnl_set_attr, bytes: &[u8]| {
                 let length = bytes.len() as u32;
                 sys::nftnl_set_set_data(
@@ -295,7 +320,9 @@ impl Writer {
             if let Some(comment) = user_data(UDATA_SET_COMMENT, &set.comment) {
                 data(sys::NFTNL_SET_USERDATA, &comment);
             }
-            sys::nftnl_set_add_expr(object.ptr(), sys::nftnl_expr_alloc(c"counter".as_ptr()));
+            if set.kind != KeyKind::Address {
+                sys::nftnl_set_add_expr(object.ptr(), sys::nftnl_expr_alloc(c"counter".as_ptr()));
+            }
             self.add(op, kind, flags, |header| {
                 sys::nftnl_set_nlmsg_build_payload(header, object.ptr());
             });
@@ -303,7 +330,7 @@ impl Writer {
     }
 
     fn delete_set(&mut self, op: usize, name: &str) {
-        let object = set_object(name);
+        let object = set_object(self.family, name);
         // SAFETY: the object lives during the call.
         self.add(op, libc::NFT_MSG_DELSET, 0, |header| unsafe {
             sys::nftnl_set_nlmsg_build_payload(header, object.ptr());
@@ -311,7 +338,7 @@ impl Writer {
     }
 
     fn elements(&mut self, op: usize, kind: i32, flags: u16, name: &str, set: &Set) {
-        let object = set_object(name);
+        let object = set_object(self.family, name);
         for (element, comment) in &set.elements {
             add_element(&object, set, element, comment);
         }
@@ -330,14 +357,14 @@ impl Writer {
     }
 }
 
-fn set_object(name: &str) -> Object<sys::nftnl_set> {
+fn set_object(family: TableFamily, name: &str) -> Object<sys::nftnl_set> {
     let (table, name) = (c_string(TABLE), c_string(name));
     // SAFETY: the setters copy the strings.
     unsafe {
         let set = Object::new(sys::nftnl_set_alloc(), sys::nftnl_set_free);
         sys::nftnl_set_set_str(set.ptr(), sys::NFTNL_SET_TABLE as u16, table.as_ptr());
         sys::nftnl_set_set_str(set.ptr(), sys::NFTNL_SET_NAME as u16, name.as_ptr());
-        let family = u32::from(NFPROTO_INET);
+        let family = number(family) as u32;
         sys::nftnl_set_set_u32(set.ptr(), sys::NFTNL_SET_FAMILY as u16, family);
         set
     }
@@ -371,6 +398,7 @@ pub fn key_layout(set: &Set) -> (u32, Vec<u8>) {
     };
     match (set.kind, set.family) {
         (KeyKind::Tuple, _) => (address << 12 | 12 << 6 | 13, vec![length, 1, 2]),
+        (KeyKind::Address, _) => (address, vec![length]),
         (KeyKind::Ping, Family::V4) => (address << 6 | 14, vec![length, 1]),
         (KeyKind::Ping, Family::V6) => (address << 6 | 29, vec![length, 1]),
     }
@@ -382,6 +410,9 @@ fn key_bytes(kind: KeyKind, key: &Key) -> Vec<u8> {
         std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
         std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
     };
+    if kind == KeyKind::Address {
+        return bytes;
+    }
     bytes.extend([key.selector, 0, 0, 0]);
     if kind == KeyKind::Tuple {
         bytes.extend(key.port.to_be_bytes());

@@ -1,0 +1,361 @@
+//! Kernel layer: what a raw socket sends past the IP stack's hooks is stopped at the link, and nothing else is.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "kernel/frames.rs"]
+mod frames;
+#[path = "kernel/guarded.rs"]
+mod guarded;
+#[path = "kernel/netns.rs"]
+mod netns;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use frames::{ARP, Capture, IP, IP6, LOCAL, Mac, Mark, VLAN};
+use guarded::{Guarded, OTHER4, OTHER6, OWN4, OWN6, PORT};
+use netns::inside_of;
+
+/// What stands where.
+#[derive(Clone, Copy)]
+struct Ends {
+    own: Mac,
+    other: Mac,
+}
+
+type Attack = fn(Ends, Mark) -> io::Result<usize>;
+
+const STRANGER4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 77);
+const STRANGER6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x77);
+/// A port no policy speaks of.
+const ELSEWHERE: u16 = 2222;
+const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+
+fn packet4(mark: Mark) -> Vec<u8> {
+    frames::ipv4(OWN4, OTHER4, 17, 0, &frames::udp(9, PORT, &mark))
+}
+
+fn frame4(ends: Ends, mark: Mark) -> Vec<u8> {
+    frames::ethernet(ends.other, ends.own, IP, &packet4(mark))
+}
+
+fn packet6(mark: Mark) -> Vec<u8> {
+    frames::ipv6(OWN6, OTHER6, 17, 64, &frames::udp(9, PORT, &mark))
+}
+
+fn arp(ends: Ends, sender: Mac, ip: Ipv4Addr, mark: Mark, padding: usize) -> io::Result<usize> {
+    let arp = frames::arp(sender, ip, mark, OTHER4, padding);
+    frames::by_packet("eth0", ARP, &frames::ethernet([0xff; 6], ends.own, ARP, &arp), false)
+}
+
+/// Each of them gets out where there is no guard, though the policy allows at most one address, protocol and port.
+const ATTACKS: [(&str, Attack); 22] = [
+    ("packet socket, IPv4", |e, m| frames::by_packet("eth0", IP, &frame4(e, m), false)),
+    ("packet socket past the queue", |e, m| frames::by_packet("eth0", IP, &frame4(e, m), true)),
+    ("packet socket that says ARP", |e, m| frames::by_packet("eth0", ARP, &frame4(e, m), false)),
+    ("packet socket that says ARP, past the queue", |e, m| {
+        frames::by_packet("eth0", ARP, &frame4(e, m), true)
+    }),
+    ("packet socket that says nothing", |e, m| frames::by_packet("eth0", 0, &frame4(e, m), false)),
+    ("packet socket that says VLAN", |e, m| frames::by_packet("eth0", VLAN, &frame4(e, m), false)),
+    ("cooked packet socket", |e, m| frames::by_cooked("eth0", e.other, IP, &packet4(m))),
+    ("packet ring", |e, m| frames::by_ring("eth0", IP, &frame4(e, m))),
+    ("packet socket, IPv6", |e, m| {
+        frames::by_packet("eth0", IP6, &frames::ethernet(e.other, e.own, IP6, &packet6(m)), false)
+    }),
+    ("VLAN", |e, m| {
+        let inner = [&[0, 1][..], &IP.to_be_bytes(), &packet4(m)].concat();
+        frames::by_packet("eth0", VLAN, &frames::ethernet(e.other, e.own, VLAN, &inner), false)
+    }),
+    ("ARP within a VLAN", |e, m| {
+        let arp = frames::arp(e.own, OWN4, m, OTHER4, 0);
+        let inner = [&[0, 1][..], &ARP.to_be_bytes(), &arp].concat();
+        frames::by_packet("eth0", ARP, &frames::ethernet(e.other, e.own, VLAN, &inner), false)
+    }),
+    ("protocol nobody knows", |e, m| {
+        frames::by_packet("eth0", LOCAL, &frames::ethernet(e.other, e.own, LOCAL, &m), false)
+    }),
+    ("later fragment", |e, m| {
+        let fragment = frames::ipv4(OWN4, OTHER4, 17, 100, &m);
+        frames::by_packet("eth0", IP, &frames::ethernet(e.other, e.own, IP, &fragment), false)
+    }),
+    ("ARP for another's address", |e, m| arp(e, e.own, STRANGER4, m, 0)),
+    ("ARP with another's link address", |e, m| arp(e, e.other, OWN4, m, 0)),
+    ("ARP from another's link address", |e, m| {
+        let arp = frames::arp(e.other, OWN4, m, OTHER4, 0);
+        frames::by_packet("eth0", ARP, &frames::ethernet([0xff; 6], e.other, ARP, &arp), false)
+    }),
+    ("ARP with something behind it", |e, m| arp(e, e.own, OWN4, m, 18)),
+    ("ARP that says VLAN", |e, m| {
+        let arp = frames::arp(e.own, STRANGER4, m, OTHER4, 0);
+        frames::by_packet("eth0", VLAN, &frames::ethernet([0xff; 6], e.own, ARP, &arp), false)
+    }),
+    ("raw socket with another's address, IPv4", |_, m| {
+        frames::by_raw4(&frames::ipv4(STRANGER4, OTHER4, 17, 0, &frames::udp(9, PORT, &m)))
+    }),
+    ("raw socket with another's address, IPv6", |_, m| {
+        frames::by_raw6("eth0", &frames::ipv6(STRANGER6, OTHER6, 17, 64, &frames::udp(9, PORT, &m)))
+    }),
+    ("neighbour discovery off the link", |_, m| {
+        frames::by_raw6("eth0", &frames::discovery(OWN6, FAR6, 135, FAR6, m, 0))
+    }),
+    ("neighbour advertisement of another's address", |_, m| {
+        frames::by_raw6("eth0", &frames::discovery(OWN6, OTHER6, 136, STRANGER6, m, 0))
+    }),
+];
+
+/// Sends every attack, and says which got out.
+fn attack(guarded: &Guarded) -> Vec<&'static str> {
+    let capture = inside_of(&guarded.outside, || Capture::at("eth0"));
+    let ends = Ends { own: guarded.mac(&guarded.inside), other: guarded.mac(&guarded.outside) };
+    // Some of it poisons the other end's. And what waits for a neighbour's address would arrive later.
+    guarded.forget_neighbours();
+    guarded.ping(OTHER4.into(), 8);
+    guarded.ping(OTHER6.into(), 8);
+    inside_of(&guarded.inside, move || {
+        for (number, (_, send)) in ATTACKS.iter().enumerate() {
+            // Whether the sender is told matters to nobody.
+            let _ = send(ends, mark(number));
+        }
+    });
+    guarded.say(OTHER4.into(), b"the last one");
+    let frames = capture.until(b"the last one");
+    let got_out = |number: usize| frames.iter().any(|frame| frames::holds(frame, &mark(number)));
+    ATTACKS
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| got_out(*number))
+        .map(|(_, (name, _))| *name)
+        .collect()
+}
+
+fn mark(number: usize) -> Mark {
+    format!("ATK-{number:02}").as_bytes().try_into().unwrap()
+}
+
+#[test]
+fn what_raw_sockets_send_past_the_policy_is_stopped() {
+    let mut guarded = Guarded::new();
+    guarded.apply_unguarded();
+    let without = attack(&guarded);
+    let all: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(without, all, "without a guard they get out: the test sends what it says");
+    guarded.apply();
+    let before = guarded.denied();
+    assert_eq!(attack(&guarded), [""; 0], "with a guard nothing does");
+    let denied = guarded.denied() - before;
+    assert!(denied >= all.len() as u64, "all are counted: {denied}");
+}
+
+#[test]
+fn ordinary_traffic_meets_no_guard() {
+    let mut guarded = Guarded::new();
+    guarded.apply();
+    let before = guarded.denied();
+    for other in [IpAddr::from(OTHER4), IpAddr::from(OTHER6)] {
+        // Resolved anew each time: ARP and neighbour discovery pass.
+        guarded.forget_neighbours();
+        guarded.ping(other, 56);
+        guarded.ping(other, 20_000);
+        guarded.forget_neighbours();
+        guarded.ping_back(other);
+        assert_eq!(guarded.echo_udp(other, 30_000), 30_000, "fragments, there and back");
+        guarded.bulk_tcp(other, 8 << 20);
+        guarded.refused_udp(other);
+    }
+    assert_eq!(guarded.denied(), before, "nothing of it was stopped");
+}
+
+#[test]
+fn neighbour_discovery_carries_nothing_and_stays_on_the_link() {
+    let mut guarded = Guarded::new();
+    let capture = inside_of(&guarded.outside, || Capture::at("eth0"));
+    guarded.apply();
+    for other in [IpAddr::from(OTHER4), IpAddr::from(OTHER6)] {
+        guarded.ping(other, 8);
+    }
+    inside_of(&guarded.inside, || {
+        let solicit = |to, mark, more| {
+            let message = frames::discovery(OWN6, to, 135, OTHER6, mark, more);
+            // Whether the sender is told matters to nobody.
+            let _ = frames::by_raw6("eth0", &message);
+        };
+        solicit(OTHER6, *b"SHORT0", 0);
+        solicit(OTHER6, *b"LONG_0", 600);
+        solicit(FAR6, *b"FAR_00", 0);
+        let report = [&[0; 4][..], b"REPORT"].concat();
+        for to in [OTHER6, FAR6] {
+            let report = frames::ipv6(OWN6, to, 58, 1, &frames::icmp6(OWN6, to, 143, &report));
+            let _ = frames::by_raw6("eth0", &report);
+        }
+    });
+    guarded.say(OTHER6.into(), b"the last one");
+    let frames = capture.until(b"the last one");
+    let arrived = |mark: &[u8]| frames.iter().any(|frame| frames::holds(frame, mark));
+    assert!(arrived(b"SHORT0"), "what the kernel sends looks like this");
+    for mark in [b"LONG_0", b"FAR_00", b"REPORT"] {
+        assert!(!arrived(mark), "{}", String::from_utf8_lossy(mark));
+    }
+}
+
+/// Where packets would go out again that come in over `lo`, and what a peer takes for its own connection.
+#[test]
+fn what_a_packet_socket_puts_on_lo_opens_nothing() {
+    let mut guarded = Guarded::new();
+    guarded.apply();
+    let stranger = |mark| frames::udp(ELSEWHERE, PORT, mark);
+    let capture = inside_of(&guarded.outside, || Capture::at("eth0"));
+    let answer = inside_of(&guarded.inside, move || {
+        let server = std::net::UdpSocket::bind((OWN4, PORT)).unwrap();
+        server.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        // From the other end's port that no policy allows, to one that it may reach.
+        let packet = frames::ipv4(OTHER4, OWN4, 17, 0, &stranger(b"hello!"));
+        let frame = frames::ethernet([0; 6], [0; 6], IP, &packet);
+        frames::by_packet("lo", IP, &frame, false).unwrap();
+        // It may be taken for a packet with no route back; what matters is what is sent as its answer.
+        let came_in = server.recv_from(&mut [0; 64]).is_ok();
+        (came_in, server.send_to(b"REPLY!", (OTHER4, ELSEWHERE)).is_ok())
+    });
+    guarded.say(OTHER4.into(), b"the last one");
+    let frames = capture.until(b"the last one");
+    assert!(answer.0, "it came in");
+    assert!(!frames.iter().any(|frame| frames::holds(frame, b"REPLY!")), "{answer:?}");
+}
+
+#[test]
+fn links_and_addresses_are_followed() {
+    let mut guarded = Guarded::new();
+    guarded.apply();
+    let chains = |guarded: &Guarded| -> Vec<String> {
+        let guard = guarded.dump().guard.unwrap();
+        let links = guard.chains.into_values().filter_map(|chain| chain.base?.device);
+        links.collect()
+    };
+    assert_eq!(chains(&guarded), ["eth0"]);
+
+    // An address more is an element more, and no rule of what is IPv4 changes.
+    guarded.inside.ip(&["addr", "add", "10.9.0.3/24", "dev", "eth0"]);
+    let applied = guarded.apply();
+    let done: Vec<String> = applied.transaction.described().collect();
+    assert_eq!(done, ["netdev: add element own4 { 10.9.0.3 }"]);
+    let from_new = || ["ping", "-n", "-c", "1", "-W", "5", "-I", "10.9.0.3", "10.9.0.1"];
+    guarded.inside.run(&from_new());
+    guarded.inside.ip(&["addr", "del", "10.9.0.3/24", "dev", "eth0"]);
+    let done: Vec<String> = guarded.apply().transaction.described().collect();
+    assert_eq!(done, ["netdev: delete element own4 { 10.9.0.3 }"]);
+    guarded.inside.ip(&["addr", "add", "fd09::3/64", "dev", "eth0", "nodad"]);
+    assert!(!guarded.apply().transaction.is_empty());
+    guarded.inside.run(&["ping", "-n", "-c", "1", "-W", "5", "-I", "fd09::3", &OTHER6.to_string()]);
+
+    // Another link, guarded before it is up.
+    guarded::join(&guarded.inside, "eth1", &guarded.outside, "eth1");
+    guarded.apply();
+    assert_eq!(chains(&guarded), ["eth0", "eth1"]);
+    // One that is gone takes its chain with it, whatever the kernel left of it.
+    guarded.inside.ip(&["link", "del", "eth1"]);
+    guarded.apply();
+    assert_eq!(chains(&guarded), ["eth0"]);
+    guarded::join(&guarded.inside, "eth1", &guarded.outside, "eth1");
+    guarded.doubt();
+    guarded.apply();
+    assert_eq!(chains(&guarded), ["eth0", "eth1"]);
+    assert!(guarded.apply().transaction.is_empty(), "applying twice changes nothing");
+}
+
+#[test]
+fn addresses_a_container_gives_itself_are_not_its_own() {
+    let mut guarded = Guarded::new();
+    guarded.terms.is_admin = true;
+    let first = guarded.apply().addresses;
+    assert!(first.contains(&IpAddr::from(OWN4)) && first.contains(&IpAddr::from(OWN6)));
+    guarded.terms.named = first;
+    guarded.ping(OTHER4.into(), 8);
+    guarded.ping(OTHER6.into(), 8);
+    guarded.inside.ip(&["addr", "add", &format!("{STRANGER4}/24"), "dev", "eth0"]);
+    guarded.inside.ip(&["addr", "add", &format!("{STRANGER6}/64"), "dev", "eth0", "nodad"]);
+    let applied = guarded.apply();
+    assert!(!applied.addresses.contains(&STRANGER4.into()), "{:?}", applied.addresses);
+    assert!(!applied.addresses.contains(&STRANGER6.into()), "{:?}", applied.addresses);
+    let capture = inside_of(&guarded.outside, || Capture::at("eth0"));
+    inside_of(&guarded.inside, || {
+        for (own, other) in
+            [(IpAddr::from(STRANGER4), IpAddr::from(OTHER4)), (STRANGER6.into(), OTHER6.into())]
+        {
+            let socket = std::net::UdpSocket::bind((own, 0)).unwrap();
+            let _ = socket.send_to(b"STRANGER", (other, PORT));
+        }
+    });
+    guarded.say(OTHER4.into(), b"the last one");
+    let frames = capture.until(b"the last one");
+    assert!(!frames.iter().any(|frame| frames::holds(frame, b"STRANGER")));
+    // Unless the runtime names them.
+    guarded.terms.named.insert(STRANGER4.into());
+    assert!(guarded.apply().addresses.contains(&STRANGER4.into()));
+}
+
+#[test]
+fn hand_made_changes_of_the_guard_are_found_and_undone() {
+    let changes = [
+        "flush chain netdev seawall deny_raw",
+        "insert rule netdev seawall link2 accept",
+        "add element netdev seawall own4 { 10.9.0.77 }",
+        "delete element netdev seawall own6 { fd09::2 }",
+        "chain netdev seawall link2 { policy accept; }",
+        "add chain netdev seawall side { type filter hook egress device \"eth0\" priority -5; policy accept; }",
+        "delete table netdev seawall",
+    ];
+    let mut guarded = Guarded::new();
+    // What belongs to a socket nobody else can change: here it shall be possible.
+    guarded.share();
+    guarded.apply();
+    for change in changes {
+        guarded.inside.run(&["nft", change]);
+        guarded.doubt();
+        assert!(!guarded.apply().transaction.is_empty(), "{change} is not seen");
+        guarded.doubt();
+        assert!(guarded.apply().transaction.is_empty(), "{change} is not undone");
+    }
+    assert_eq!(attack(&guarded), [""; 0]);
+}
+
+#[test]
+fn where_nothing_is_denied_there_is_no_guard_and_clearing_takes_it() {
+    let mut guarded = Guarded::new();
+    guarded.share();
+    guarded.apply();
+    assert!(guarded.dump().guard.is_some());
+    guarded.apply_unguarded();
+    assert_eq!(guarded.dump().guard, None);
+    guarded.apply();
+    assert!(guarded.clear(), "there was something");
+    let left = guarded.inside.run(&["nft", "list", "ruleset"]);
+    assert_eq!(String::from_utf8_lossy(&left.stdout).trim(), "");
+}
+
+#[test]
+fn the_guards_text_loads_with_nft_and_dumps_to_the_same_guard() {
+    for routes in [false, true] {
+        let mut guarded = Guarded::new();
+        guarded.share();
+        guarded.terms.routes = routes;
+        guarded.inside.ip(&["addr", "add", "fd09:1::9/65", "dev", "eth0", "nodad"]);
+        let wanted = guarded.apply().known.guard;
+        let text = seawall::nft::render(wanted.as_ref().unwrap());
+        guarded.inside.run(&["nft", "delete table netdev seawall"]);
+        guarded.inside.run(&["nft", &text]);
+        assert_eq!(guarded.dump().guard, wanted, "{text}");
+    }
+}
+
+#[test]
+fn packets_are_counted_with_and_without_a_guard() {
+    let mut guarded = Guarded::new();
+    for round in 0..3 {
+        guarded.apply_unguarded();
+        let without = guarded.packets_a_second();
+        guarded.apply();
+        let with = guarded.packets_a_second();
+        println!("round {round}: {without} packets/s without a guard, {with} with");
+    }
+    let first = Guarded::new().first_transactions();
+    println!("first transaction: {first:?}");
+}
