@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{EmptyNetns, OUTSIDE_NET4, OUTSIDE_NET6, Seawall, Stage, held, nft};
+use harness::{Container, EmptyNetns, OUTSIDE_NET4, OUTSIDE_NET6, Seawall, Stage, held, nft};
 
 const ENFORCE: &str = "mode = \"enforce\"\nunknown = \"deny\"\n\
                        resolvers = [\"203.0.113.53\", \"2001:db8:53::53\"]";
@@ -45,6 +45,23 @@ fn names_resolve_through_the_configured_resolver_and_no_other() {
     }
     let denied = seawall.status_of(&api.id)["denied_out"].as_u64().unwrap();
     assert!(denied >= 2, "both families were counted: {denied}");
+}
+
+#[test]
+fn dockers_own_configuration_says_which_resolvers_containers_have() {
+    let stage = Stage::take();
+    let host = stage.host;
+    // On Docker's default network a container asks them itself.
+    let plain = host.guest(&["nginx:1.22"]);
+    let other = host.guest(&["--dns", &OUTSIDE_NET4.to_string(), "nginx:1.22"]);
+    let _seawall = Seawall::start(host, "mode = \"enforce\"\nunknown = \"deny\"");
+    for guest in [&plain, &other] {
+        assert!(host.resolves(guest, "outside.test", None), "{}", guest.name);
+    }
+    let resolver = |guest: &Container, ip: &str| host.resolves(guest, "outside.test", Some(ip));
+    let own = OUTSIDE_NET4.to_string();
+    assert!(resolver(&plain, "203.0.113.53") && !resolver(&plain, &own));
+    assert!(resolver(&other, &own) && !resolver(&other, "203.0.113.53"));
 }
 
 #[test]

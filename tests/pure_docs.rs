@@ -162,8 +162,16 @@ fn every_command_and_every_setting_has_its_place() {
         assert!(commands_page.contains(&format!("## seawall {name}")), "{name} has no section");
     }
     let configuration = read("docs/configuration.md");
-    let keys =
-        ["mode", "unknown", "labels", "host", "resolvers", "docker.host", "containerd.address"];
+    let keys = [
+        "mode",
+        "unknown",
+        "labels",
+        "host",
+        "resolvers",
+        "docker.host",
+        "docker.config",
+        "containerd.address",
+    ];
     for key in keys.into_iter().chain(["deny.ingress", "deny.egress"]) {
         assert!(configuration.contains(&format!("`{key}`")), "the setting {key} is not described");
     }

@@ -15,11 +15,12 @@ use crate::config::{Loaded, Ownership};
 use crate::metadata::compose::{self, ComposeOptions, Placeholders};
 use crate::metadata::containerd::ContainerdSource;
 use crate::metadata::docker::DockerSource;
-use crate::metadata::resolvers::host_resolvers;
+use crate::metadata::resolvers::{docker_resolvers, host_resolvers};
 use crate::metadata::{
     Inventory, InventoryBuilder, NetworkMode, Observation, Source, Workload, WorkloadId, inspect,
 };
 use crate::reconcile::{Desired, Rules, desire};
+use crate::runtime::docker::CONFIG;
 
 /// Docker's socket where neither `DOCKER_HOST` nor the configuration names one.
 pub(super) const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -188,12 +189,12 @@ pub(super) fn watch(
     loaded: &Loaded,
 ) -> Result<(mpsc::Receiver<Observation>, Vec<Source>), CommandError> {
     let (sender, observations) = mpsc::channel(1024);
-    let resolvers = host_resolvers();
+    let docker_config = loaded.config.docker_config.as_deref().unwrap_or(Path::new(CONFIG));
     let host = loaded.config.docker_host.as_deref().unwrap_or(DOCKER_HOST);
-    let docker = DockerSource::from_env(host, resolvers.clone())
+    let docker = DockerSource::from_env(host, docker_resolvers(docker_config))
         .map_err(|error| CommandError::Usage(error.into()))?;
     let address = loaded.config.containerd_address.as_deref().unwrap_or(Path::new(CONTAINERD));
-    let containerd = ContainerdSource::new(address, resolvers);
+    let containerd = ContainerdSource::new(address, host_resolvers());
     tokio::spawn(docker.watch(sender.clone()));
     tokio::spawn(containerd.watch(sender));
     Ok((observations, vec![Source::Docker, Source::Containerd]))

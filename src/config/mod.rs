@@ -30,6 +30,8 @@ pub struct Config {
     pub settings: Settings,
     /// `docker.host`: where Docker's API is (`unix:///var/run/docker.sock`).
     pub docker_host: Option<String>,
+    /// `docker.config`: the path of dockerd's `daemon.json`.
+    pub docker_config: Option<PathBuf>,
     /// `containerd.address`: the path of containerd's socket.
     pub containerd_address: Option<PathBuf>,
     /// What happens to denied packets.
@@ -100,6 +102,7 @@ impl Reader<'_> {
         let config = Config {
             settings,
             docker_host: docker.as_ref().and_then(|section| self.docker_host(section)),
+            docker_config: docker.as_ref().and_then(|section| self.docker_config(section)),
             containerd_address: containerd.as_ref().and_then(|section| self.containerd(section)),
             deny: deny.as_ref().map_or(default.deny, |section| self.deny(section)),
             runtime: runtime.as_ref().map_or(default.runtime, |section| self.runtime(section)),
@@ -166,6 +169,18 @@ impl Reader<'_> {
         let message = format!("`{}` is no address of a Docker API", Text::new(host.value));
         let help = "write \"unix:///var/run/docker.sock\" or \"tcp://127.0.0.1:2375\"";
         self.problem(&host, "config/bad-docker-host", message, help);
+        None
+    }
+
+    fn docker_config(&mut self, section: &Section<'_>) -> Option<PathBuf> {
+        let path = section.string("config", &mut self.problems)?;
+        if path.value.starts_with('/') {
+            return Some(path.value.into());
+        }
+        let message = format!("`{}` is not an absolute path", Text::new(path.value));
+        let help =
+            "write the path of dockerd's configuration file, such as \"/etc/docker/daemon.json\"";
+        self.problem(&path, "config/bad-docker-config", message, help);
         None
     }
 

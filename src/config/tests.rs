@@ -32,6 +32,7 @@ fn every_key_is_read() {
         ownership = "off"
         [docker]
         host = "tcp://127.0.0.1:2375"
+        config = "/opt/docker.json"
         [containerd]
         address = "unix:///run/containerd/containerd.sock"
         [deny]
@@ -53,6 +54,7 @@ fn every_key_is_read() {
             resolvers: Some(resolvers.into()),
         },
         docker_host: Some("tcp://127.0.0.1:2375".into()),
+        docker_config: Some("/opt/docker.json".into()),
         containerd_address: Some("/run/containerd/containerd.sock".into()),
         deny: DenyVerdicts { ingress: DenyVerdict::Reject, egress: DenyVerdict::Drop },
         runtime: RuntimeSettings { wait: Duration::from_millis(1500), fallback: Fallback::Refuse },

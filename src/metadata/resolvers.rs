@@ -1,10 +1,16 @@
-//! Owns which resolvers a container without any of its own gets: the host's, as Docker chooses them.
+//! Owns which resolvers a container without any of its own gets: Docker's, if it is configured with some, else the host's, as
+//! Docker chooses them.
 //!
 //! A container's own `/etc/resolv.conf` is never read: the container can write it (security model 4: no bypass from inside).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+
+use serde_json::Value;
+
+use super::container::addresses;
+use super::json::texts;
 
 /// What systemd-resolved listens on; alone in a file it means that the real servers are in [`SYSTEMD_FILE`].
 const SYSTEMD_STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
@@ -23,6 +29,19 @@ const FALLBACK: [IpAddr; 4] = [
 pub fn host_resolvers() -> BTreeSet<IpAddr> {
     let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
     chosen(&read(HOST_FILE), || read(SYSTEMD_FILE))
+}
+
+/// What Docker gives a container that names no resolvers: the `dns` of its configuration file, else the host's.
+pub fn docker_resolvers(config: &Path) -> BTreeSet<IpAddr> {
+    let own = configured(&std::fs::read_to_string(config).unwrap_or_default());
+    if own.is_empty() { host_resolvers() } else { own }
+}
+
+/// The `dns` of a `daemon.json`; none in what is no JSON, with which dockerd does not start.
+/// Source: <https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file>.
+fn configured(text: &str) -> BTreeSet<IpAddr> {
+    let config: Value = serde_json::from_str(text).unwrap_or_default();
+    addresses(texts(&config, &["dns"]))
 }
 
 /// Docker's choice: loopback servers are left out, because a container's loopback is its own.
@@ -53,6 +72,19 @@ mod tests {
     fn read(host: &str, systemd: &str) -> String {
         let servers = chosen(host, || systemd.to_owned());
         servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_docker_is_configured_with_comes_first() {
+        let read =
+            |text: &str| configured(text).into_iter().map(|ip| ip.to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            read(r#"{"dns": ["192.0.2.53", "2001:db8::53", "x", 1]}"#),
+            ["192.0.2.53", "2001:db8::53"]
+        );
+        for none in ["", "{}", "{broken", r#"{"dns": []}"#, "[]"] {
+            assert!(read(none).is_empty(), "{none}");
+        }
     }
 
     #[test]

@@ -39,6 +39,7 @@ exec "$@"
 pub(crate) struct Seawall {
     folder: TempDir,
     host: Netns,
+    docker_config: PathBuf,
     notify: UnixDatagram,
     run_args: Vec<String>,
     daemon: Option<Child>,
@@ -56,8 +57,14 @@ impl Seawall {
         }
         let notify =
             UnixDatagram::bind(folder.path().join("notify")).expect("a socket can be bound");
-        let seawall =
-            Self { folder, host: host.netns(), notify, run_args: Vec::new(), daemon: None };
+        let seawall = Self {
+            folder,
+            host: host.netns(),
+            docker_config: host.daemon_config(),
+            notify,
+            run_args: Vec::new(),
+            daemon: None,
+        };
         seawall.configure(settings, &host.socket(), &host.containerd_socket());
         seawall
     }
@@ -65,8 +72,9 @@ impl Seawall {
     /// Writes the configuration anew: `settings` (TOML) and where Docker and containerd are.
     pub(crate) fn configure(&self, settings: &str, docker: &Path, containerd: &Path) {
         let (docker, containerd) = (docker.display(), containerd.display());
+        let file = self.docker_config.display();
         let config = format!(
-            "{settings}\n[docker]\nhost = \"unix://{docker}\"\n[containerd]\naddress = \"{containerd}\"\n"
+            "{settings}\n[docker]\nhost = \"unix://{docker}\"\nconfig = \"{file}\"\n[containerd]\naddress = \"{containerd}\"\n"
         );
         self.write("seawall.toml", &config);
     }
