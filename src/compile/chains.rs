@@ -21,6 +21,9 @@ const ICMP6: u8 = 58;
 const ONE_HOP: u8 = 1;
 /// The longest neighbour discovery message the kernel sends: 24 bytes and one option of 8 (`ndisc_send_ns`).
 const DISCOVERY_LENGTH: u16 = 32;
+/// The same of a router solicitation, which has no target (`ndisc_send_rs`).
+const SOLICITATION_LENGTH: u16 = 16;
+const ROUTER_SOLICITATION: u8 = 133;
 /// Multicast that stays on the link (RFC 4291, 2.7).
 pub(super) const LINK_MULTICAST: Stmt = Stmt::Ip6To(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 
@@ -35,7 +38,7 @@ const LINK_IN: [(u8, u8, &str); 4] = [
 
 /// The same for sending. No router advertisements: a container must not become its neighbours' router (security model 4).
 const LINK_OUT: [(u8, u8, &str); 6] = [
-    (133, 255, "router solicitation"),
+    (ROUTER_SOLICITATION, 255, "router solicitation"),
     (135, 255, "neighbour solicitation"),
     (136, 255, "neighbour advertisement"),
     (131, ONE_HOP, "multicast listener report"),
@@ -161,8 +164,9 @@ fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
         let mut statements = vec![Stmt::HopLimit(*hop_limit), Stmt::Icmp6Type(*icmp_type)];
         if direction == Direction::Egress {
             // No room for anything else where a raw socket could write it (security model 4).
-            statements.push(match *hop_limit {
-                ONE_HOP => LINK_MULTICAST,
+            statements.push(match (*hop_limit, *icmp_type) {
+                (ONE_HOP, _) => LINK_MULTICAST,
+                (_, ROUTER_SOLICITATION) => Stmt::Ip6LengthAtMost(SOLICITATION_LENGTH),
                 _ => Stmt::Ip6LengthAtMost(DISCOVERY_LENGTH),
             });
         }

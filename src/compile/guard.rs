@@ -91,6 +91,12 @@ impl Terms {
     }
 }
 
+/// The numbers of the links that are guarded against what sends past the netns' own hooks.
+pub fn guarded(terms: &Terms, links: &[Link]) -> Vec<u32> {
+    let guarded = links.iter().filter(|link| terms.guards && !link.is_loopback);
+    guarded.filter(|link| is_guarded(link, terms)).map(|link| link.index).collect()
+}
+
 /// The guard of a netns with these links, where there is something to guard; `own` are the addresses it may send from.
 pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ruleset> {
     if !terms.guards || !links.iter().any(|link| is_guarded(link, terms)) {

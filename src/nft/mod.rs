@@ -2,7 +2,7 @@
 //!
 //! `render`, `expr` and `diff` are pure; `message` writes and `decode` reads netlink messages; `socket` sends one
 //! transaction and tells what failed; `owner` says whose a table is; `netns` opens sockets in other network
-//! namespaces, and `links` reads their interfaces and addresses.
+//! namespaces, `links` reads their interfaces and addresses, and `seats` keeps their queues from `AF_XDP` sockets.
 //! What a ruleset should be is never decided here.
 
 pub mod decode;
@@ -13,6 +13,7 @@ pub mod message;
 pub mod netns;
 pub mod owner;
 pub mod render;
+pub mod seats;
 pub mod socket;
 
 pub use diff::{Op, Transaction, plan, plan_as};

@@ -10,17 +10,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::identity;
 use super::kept::Socket;
-use crate::compile::guard::{Link, Terms, guard};
+use crate::compile::guard::{Link, Terms, guard, guarded};
 use crate::compile::{Ruleset, TableFamily};
 use crate::config::Ownership;
 use crate::metadata::WorkloadId;
 use crate::nft::netns::{Entrance, Opened, Process};
 use crate::nft::owner::holder;
+use crate::nft::seats::Seats;
 use crate::nft::socket::Dump;
 use crate::nft::{
     ApplyError, Claim, KernelTable, Netns, NetnsError, TableState, Transaction, plan, plan_as,
 };
 
+/// What is open where a link has no guard.
+const PACKET_SOCKETS: &str = "packet sockets (AF_PACKET) pass the policy";
 /// How often a plan is made anew when someone else changes the ruleset meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -80,6 +83,8 @@ pub struct Applied {
     pub addresses: BTreeSet<IpAddr>,
     /// Why there is no guard although there should be one.
     pub unguarded: Option<String>,
+    /// Why sockets that no table can stop may be open although they should not; to be tried again.
+    pub unseated: Option<String>,
     /// From opening the netns to the commit.
     pub took: Duration,
     /// When it was committed.
@@ -156,12 +161,12 @@ impl Kernel {
             Some(socket) => (socket, self.entrance.links(&netns)?),
             None => {
                 let Opened { table, links } = self.entrance.open(&netns)?;
-                (Socket { inode, table }, links)
+                (Socket { inode, table, seats: Seats::default() }, links)
             }
         };
         // An open namespace cannot go away: hold no more of it than the socket.
         drop(netns);
-        let table = &mut target.socket.insert(socket).table;
+        let Socket { table, seats, .. } = target.socket.insert(socket);
         let mut unguarded = self.unguarded.get().cloned();
         for _ in 0..ATTEMPTS {
             let is_remembered = known.is_some();
@@ -202,13 +207,20 @@ impl Kernel {
                             generation_id: next_generation_id(before.generation_id),
                         },
                     };
+                    let (took, committed) = (began.elapsed(), SystemTime::now());
+                    let links = match wanted {
+                        Some(_) => guarded(&target.wanted.guard, &links),
+                        None => Vec::new(),
+                    };
+                    let unseated = self.seat(process, &links, seats)?;
                     return Ok(Applied {
                         transaction,
                         known,
                         addresses: own,
                         unguarded: unguarded.filter(|_| target.wanted.guard.guards),
-                        took: began.elapsed(),
-                        committed: SystemTime::now(),
+                        unseated,
+                        took,
+                        committed,
                     });
                 }
                 Err(ApplyError::Stale) => {}
@@ -233,14 +245,31 @@ impl Kernel {
                             "this kernel cannot guard links against raw sockets"
                         );
                         // Another thread may have seen it first.
-                        let _ = self.unguarded.set(reason.clone());
+                        let _ = self.unguarded.set(format!("{PACKET_SOCKETS}; {reason}"));
                     }
-                    unguarded = Some(reason);
+                    unguarded = Some(format!("{PACKET_SOCKETS}; {reason}"));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Err(ApplyError::Stale.into())
+    }
+
+    /// Keeps the queues of links from sockets that no table can stop. Returns what is open, and why.
+    fn seat(
+        &self,
+        process: &Process,
+        links: &[u32],
+        seats: &mut Seats,
+    ) -> Result<Option<String>, Failure> {
+        seats.retain(links);
+        if seats.hold(links) {
+            return Ok(None);
+        }
+        let netns = Netns::of(process)?;
+        let (taken, result) = self.entrance.take_seats(&netns, links, std::mem::take(seats))?;
+        *seats = taken;
+        Ok(result.err().map(|error| format!("AF_XDP sockets pass the policy; {error}")))
     }
 
     /// That the table of a process's netns belongs to somebody else, and to whom.

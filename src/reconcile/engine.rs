@@ -308,15 +308,23 @@ impl Engine {
         (state.process, state.socket) = (process, socket);
         match result {
             Ok(applied) => {
-                self.queue.done(&owner);
+                match &applied.unseated {
+                    None => self.queue.done(&owner),
+                    Some(why) => {
+                        let wait = self.queue.failed(owner.clone(), Instant::now());
+                        tracing::warn!(workload = %name, why, retry_ms = wait.as_millis(), "not all is stopped");
+                    }
+                }
                 if let Some(clearing) = &mut self.clearing {
                     clearing.note(&applied.transaction);
                 }
                 let is_repair = state.reached.as_ref() == Some(&wanted);
                 state.last = LastTry {
                     is_in_force: applied.known.ruleset.is_some(),
-                    is_guarded: wanted.guard.guards && applied.unguarded.is_none(),
-                    unguarded: applied.unguarded,
+                    is_guarded: wanted.guard.guards
+                        && applied.unguarded.is_none()
+                        && applied.unseated.is_none(),
+                    unguarded: applied.unguarded.or(applied.unseated),
                     error: None,
                 };
                 if is_fresh || state.first.is_none() {

@@ -5,12 +5,15 @@ use tokio::sync::mpsc;
 use crate::metadata::WorkloadId;
 use crate::nft::KernelTable;
 use crate::nft::netns::Process;
+use crate::nft::seats::Seats;
 
 /// A socket, and which netns it acts on.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) inode: u64,
     pub(super) table: KernelTable,
+    /// What is kept from sockets no table can stop.
+    pub(super) seats: Seats,
 }
 
 /// Where the socket is while nobody uses it.

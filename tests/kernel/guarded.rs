@@ -115,7 +115,7 @@ impl Guarded {
         inside_of(&self.inside, || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.connect((OTHER4, PORT)).unwrap();
-            let (began, time) = (Instant::now(), Duration::from_secs(1));
+            let (began, time) = (Instant::now(), Duration::from_millis(100));
             let mut sent = 0;
             while began.elapsed() < time {
                 for _ in 0..100 {
@@ -123,7 +123,7 @@ impl Guarded {
                     sent += u64::from(socket.send(b"small").is_ok());
                 }
             }
-            sent
+            sent * 10
         })
     }
 
@@ -162,6 +162,13 @@ impl Guarded {
     /// How many packets the guard stopped.
     pub(crate) fn denied(&self) -> u64 {
         self.dump().counts.get(DENY).map_or(0, |counts| counts.packets)
+    }
+
+    /// The number of a link inside.
+    pub(crate) fn link(&self, name: &str) -> u32 {
+        let netns = Netns::open(&self.inside.path()).unwrap();
+        let links = Entrance::start().unwrap().links(&netns).unwrap();
+        links.iter().find(|link| link.name == name).unwrap().index
     }
 
     pub(crate) fn mac(&self, netns: &TestNetns) -> [u8; 6] {

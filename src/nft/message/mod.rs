@@ -4,6 +4,7 @@
 
 mod expression;
 pub mod ready;
+pub mod seat;
 
 use std::ffi::{CString, c_char, c_void};
 use std::io;
