@@ -223,6 +223,64 @@ fn what_a_packet_socket_puts_on_lo_opens_nothing() {
     assert!(!frames.iter().any(|frame| frames::holds(frame, b"REPLY!")), "{answer:?}");
 }
 
+/// Duplicate address detection asks before the address is one, from no address at all.
+#[test]
+fn an_address_is_asked_for_before_it_is_own() {
+    let mut guarded = Guarded::new();
+    guarded.inside.run(&["sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=1"]);
+    guarded.apply();
+    let before = guarded.denied();
+    let capture = inside_of(&guarded.outside, || Capture::at("eth0"));
+    guarded.inside.ip(&["addr", "add", "fd09::5/64", "dev", "eth0"]);
+    let asked = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 5).octets();
+    let frames = capture.until(&asked);
+    let question = frames.last().unwrap();
+    assert_eq!(question[22..38], [0; 16], "from nobody");
+    assert_eq!(guarded.denied(), before);
+    guarded.apply();
+    // Taken once nobody answered.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let is_tentative = || {
+        let shown = guarded.inside.ip(&["-6", "addr", "show", "dev", "eth0", "tentative"]);
+        !shown.stdout.is_empty()
+    };
+    while is_tentative() {
+        assert!(Instant::now() < deadline, "it never becomes its own");
+    }
+    guarded.inside.run(&["ping", "-n", "-c", "1", "-W", "5", "-I", "fd09::5", &OTHER6.to_string()]);
+    assert_eq!(guarded.denied(), before);
+}
+
+/// Where the model routes, others' packets pass with their own addresses; packet sockets do not.
+#[test]
+fn what_is_forwarded_keeps_its_sender_where_the_model_routes() {
+    let mut guarded = Guarded::new();
+    guarded.terms.routes = true;
+    guarded.apply();
+    let sent = |guarded: &Guarded| {
+        let capture = inside_of(&guarded.outside, || Capture::at("eth0"));
+        guarded.ping(OTHER4.into(), 8);
+        let ends = Ends { own: guarded.mac(&guarded.inside), other: guarded.mac(&guarded.outside) };
+        inside_of(&guarded.inside, move || {
+            let strange = frames::ipv4(STRANGER4, OTHER4, 17, 0, &frames::udp(9, PORT, b"ROUTED"));
+            // With a route, as what is forwarded has; and without, also over lo, from where it would be forwarded.
+            let _ = frames::by_raw4(&strange);
+            let _ = frames::by_packet("eth0", IP, &frame4(ends, *b"PACKET"), false);
+            let inner = frames::ipv4(STRANGER4, OTHER4, 17, 0, &frames::udp(9, PORT, b"OVERLO"));
+            let _ =
+                frames::by_packet("lo", IP, &frames::ethernet([0; 6], [0; 6], IP, &inner), false);
+        });
+        guarded.say(OTHER4.into(), b"the last one");
+        let frames = capture.until(b"the last one");
+        [b"ROUTED", b"PACKET", b"OVERLO"]
+            .map(|mark| frames.iter().any(|frame| frames::holds(frame, mark)))
+    };
+    assert_eq!(sent(&guarded), [true, false, false]);
+    guarded.terms.routes = false;
+    guarded.apply();
+    assert_eq!(sent(&guarded), [false, false, false]);
+}
+
 /// What an `AF_XDP` socket sends passes no hook: there must be none.
 #[test]
 fn no_socket_past_all_hooks_can_be_opened() {
