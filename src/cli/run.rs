@@ -72,6 +72,7 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     let (observations, sources) = facts::watch(&loaded)?;
     let kernel = Kernel::start()?.with_ownership(loaded.config.ownership);
     let mut engine = Engine::new(kernel, Rules::from(&loaded), sources);
+    engine.set_foreign(loaded.config.foreign);
     engine.set_resync(Duration::from_secs(args.resync));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -87,6 +87,10 @@ fn text(report: &StatusReport) -> String {
             "COVERAGE",
         ];
         lines.push(output::table(&header, &rows));
+        let foreign = report.workloads.iter().flat_map(|one| {
+            one.foreign.iter().map(|chain| format!("{}: another's {chain}", one.display_name))
+        });
+        lines.extend(foreign);
     }
     lines.join("\n")
 }
@@ -129,13 +133,16 @@ fn row(workload: &WorkloadStatus) -> Vec<String> {
 
 fn change(entry: &Entry) -> String {
     let kind = match (entry.is_repair, entry.is_elements_only) {
+        _ if entry.operations == 0 => "by others",
         (true, _) => "repair",
         (false, true) => "elements only",
         (false, false) => "ruleset",
     };
     let revoking = if entry.is_revoking { ", revokes" } else { "" };
+    let by = entry.by.as_ref().map(|by| format!(" after {by}")).unwrap_or_default();
+    let times = if entry.times > 1 { format!(", {} times", entry.times) } else { String::new() };
     let mut lines = vec![format!(
-        "{} {} ({}): {kind}{revoking}, {} operations, {} µs",
+        "{} {} ({}): {kind}{by}{times}{revoking}, {} operations, {} µs",
         utc(entry.committed_us / 1_000_000),
         entry.workload,
         entry.id.chars().take(12).collect::<String>(),

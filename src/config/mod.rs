@@ -40,6 +40,8 @@ pub struct Config {
     pub runtime: RuntimeSettings,
     /// Whether tables are made seawall's own.
     pub ownership: Ownership,
+    /// What is done about chains of others that lead packets around the policy.
+    pub foreign: Foreign,
 }
 
 /// Whether tables are made seawall's own, so that nobody else may change them.
@@ -51,6 +53,17 @@ pub enum Ownership {
     Auto,
     /// Never.
     Off,
+}
+
+/// What is done about chains of others, in a container's netns, that lead packets around the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Foreign {
+    /// They are removed where the container enforces and could have made them itself.
+    #[default]
+    Remove,
+    /// They are only told of.
+    Report,
 }
 
 impl Config {
@@ -78,6 +91,7 @@ impl Reader<'_> {
             ("deny", UnknownTreatment::Deny),
         ];
         let ownerships = [("auto", Ownership::Auto), ("off", Ownership::Off)];
+        let foreigns = [("remove", Foreign::Remove), ("report", Foreign::Report)];
         let trusts = [
             ("trust", LabelTrust::Trust),
             ("narrow", LabelTrust::Narrow),
@@ -95,6 +109,7 @@ impl Reader<'_> {
             resolvers: self.resolvers(root),
         };
         let ownership = self.word(root, "ownership", "config/bad-ownership", &ownerships);
+        let foreign = self.word(root, "foreign", "config/bad-foreign", &foreigns);
         let docker = root.section("docker", &mut self.problems);
         let containerd = root.section("containerd", &mut self.problems);
         let deny = root.section("deny", &mut self.problems);
@@ -107,6 +122,7 @@ impl Reader<'_> {
             deny: deny.as_ref().map_or(default.deny, |section| self.deny(section)),
             runtime: runtime.as_ref().map_or(default.runtime, |section| self.runtime(section)),
             ownership: ownership.unwrap_or_default(),
+            foreign: foreign.unwrap_or_default(),
         };
         let sections = [docker, containerd, deny, runtime];
         for section in std::iter::once(root).chain(sections.iter().flatten()) {

@@ -30,6 +30,7 @@ fn every_key_is_read() {
         host = false
         resolvers = ["192.0.2.53", "2001:db8::53"]
         ownership = "off"
+        foreign = "report"
         [docker]
         host = "tcp://127.0.0.1:2375"
         config = "/opt/docker.json"
@@ -59,6 +60,7 @@ fn every_key_is_read() {
         deny: DenyVerdicts { ingress: DenyVerdict::Reject, egress: DenyVerdict::Drop },
         runtime: RuntimeSettings { wait: Duration::from_millis(1500), fallback: Fallback::Refuse },
         ownership: Ownership::Off,
+        foreign: Foreign::Report,
     };
     assert_eq!(config, wanted);
 }

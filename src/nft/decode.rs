@@ -34,7 +34,7 @@ pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
-fn number(bytes: &[u8], kind: u16) -> Option<u32> {
+pub(super) fn number(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_be_bytes(attribute(bytes, kind)?.try_into().ok()?))
 }
 
@@ -42,7 +42,7 @@ fn long(bytes: &[u8], kind: u16) -> Option<u64> {
     Some(u64::from_be_bytes(attribute(bytes, kind)?.try_into().ok()?))
 }
 
-fn string(bytes: &[u8], kind: u16) -> Option<String> {
+pub(super) fn string(bytes: &[u8], kind: u16) -> Option<String> {
     let value = attribute(bytes, kind)?;
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     Some(String::from_utf8_lossy(&value[..end]).into_owned())

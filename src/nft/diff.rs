@@ -174,6 +174,28 @@ pub fn plan_as(actual: Option<&Ruleset>, wanted: Option<&Ruleset>, claim: Claim)
     Transaction { family, ops, target, revokes, with: None }
 }
 
+/// Plans what leads to `wanted` from anything: where somebody changes the ruleset faster than it can be read and planned
+/// for, nothing else comes through. Every connection is judged again.
+///
+/// `before` is the last generation that is known to have been in force.
+pub fn plan_anew(
+    family: TableFamily,
+    wanted: Option<&Ruleset>,
+    before: Option<Generation>,
+    claim: Claim,
+) -> Transaction {
+    let add = if claim.is_owned { Op::AddOwnedTable } else { Op::AddTable };
+    let generation = before.map_or(Generation::FIRST, Generation::next);
+    let target = wanted.map(|wanted| wanted.clone().at_generation(generation));
+    // Made first, where it is not there: only what is there can be deleted.
+    let mut ops = vec![Op::AddTable, Op::DeleteTable];
+    if let Some(target) = &target {
+        ops.push(add);
+        ops.extend(changes(&Ruleset::empty(family), target));
+    }
+    Transaction { family, ops, target, revokes: true, with: None }
+}
+
 /// The generation to write: the kernel's own, or one that no rule in the kernel accepts.
 fn generation(actual: &Ruleset, revokes: bool) -> Generation {
     match actual.generation() {

@@ -8,6 +8,7 @@
 pub mod decode;
 pub mod diff;
 pub mod expr;
+pub mod foreign;
 pub(crate) mod links;
 pub mod message;
 pub mod netns;
@@ -15,8 +16,10 @@ pub mod owner;
 pub mod render;
 pub mod seats;
 pub mod socket;
+pub mod watch;
+mod wire;
 
-pub use diff::{Op, Transaction, plan, plan_as};
+pub use diff::{Op, Transaction, plan, plan_anew, plan_as};
 pub use netns::{Netns, NetnsError};
 pub use owner::{Claim, TableState};
 pub use render::render;

@@ -16,12 +16,15 @@ use super::decode::{self, Counts, attribute};
 use super::diff::{Op, Transaction};
 use super::message::{ask_for_short_errors, encode, number};
 use super::owner::{Holder, TableState};
+use super::wire;
 use crate::compile::ruleset::{Comment, Element, Ruleset, Set, TableFamily};
 
 /// Room for a whole transaction or dump in the socket's buffers, in bytes; the default of 208 KiB is not enough.
 const BUFFER: usize = 16 << 20;
 /// How often a large set is read at most until two readings agree.
 const READINGS: usize = 20;
+/// How often the whole is read at most until nobody changed it meanwhile.
+const DUMPS: usize = 10;
 /// The longest answer to one `recv`, in bytes (`netlink_dump` in the kernel takes 32 KiB at most).
 const ANSWER: usize = 64 << 10;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -138,7 +141,25 @@ impl KernelTable {
             return Ok(());
         }
         let encoded = encode(transaction.operations(), generation_id);
-        let sent = send(self.socket.as_raw_fd(), &encoded.bytes, MsgFlags::empty());
+        let refused = self.send_batch(&encoded.bytes)?;
+        match refused.iter().find(|reply| reply.errno != 0) {
+            None => Ok(()),
+            Some(reply) => Err(reply.explain(transaction, &encoded.sequence)),
+        }
+    }
+
+    /// Sends a batch about tables of others.
+    pub(super) fn send_all(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
+        let refused = self.send_batch(bytes)?;
+        match refused.iter().find(|reply| reply.errno != 0) {
+            None => Ok(()),
+            Some(reply) => Err(ApplyError::Io(io::Error::from_raw_os_error(reply.errno))),
+        }
+    }
+
+    /// Sends a batch. Returns what the kernel has to say against it.
+    fn send_batch(&mut self, bytes: &[u8]) -> Result<Vec<Reply>, ApplyError> {
+        let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::empty());
         sent.map_err(|errno| self.send_error(errno))?;
         // The kernel has done or refused everything when `send` returns: what it has to say is there now.
         let mut refused = Vec::new();
@@ -147,15 +168,51 @@ impl KernelTable {
             let flags = MsgFlags::MSG_DONTWAIT;
             let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
                 Ok(length) => length,
-                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(nix::errno::Errno::EAGAIN) => return Ok(refused),
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
             refused.extend(messages(&buffer[..length]).filter_map(Reply::of));
         }
-        match refused.iter().find(|reply| reply.errno != 0) {
-            None => Ok(()),
-            Some(reply) => Err(reply.explain(transaction, &encoded.sequence)),
+    }
+
+    /// Asks for objects of any family (0: of all), whoever's. Hands over each with its family: how many there are is
+    /// for others to choose, so they are not kept.
+    pub(super) fn ask(
+        &mut self,
+        kind: i32,
+        family: u8,
+        strings: &[(u16, &str)],
+        mut each: impl FnMut(u8, &[u8]),
+    ) -> Result<(), ApplyError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let kind = (wire::NFTABLES << 8) | kind as u16;
+        let request = wire::write(kind, libc::NLM_F_DUMP, self.sequence, (family, 0), strings);
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
+            .map_err(|errno| self.send_error(errno))?;
+        let mut buffer = vec![0; ANSWER];
+        loop {
+            let flags = MsgFlags::empty();
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
+                Ok(length) => length,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(ApplyError::Io(errno.into())),
+            };
+            for message in wire::messages(&buffer[..length]) {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match message.nftables() {
+                    Some((_, family, attributes)) => each(family, attributes),
+                    // The end. What went away meanwhile is told by its own event.
+                    None => match message.errno() {
+                        None | Some(0 | libc::ENOENT) => return Ok(()),
+                        Some(errno) => {
+                            return Err(ApplyError::Io(io::Error::from_raw_os_error(errno)));
+                        }
+                    },
+                }
+            }
         }
     }
 
@@ -169,7 +226,7 @@ impl KernelTable {
     /// Reads the netns' tables, their elements and counters, all of one moment.
     pub fn dump(&mut self) -> Result<Dump, ApplyError> {
         // A change in between shows in the generation; then the whole is read again.
-        for _ in 0..50 {
+        for _ in 0..DUMPS {
             let before = self.generation_id()?;
             let dump = self.dump_once(before);
             if self.generation_id()? == before {

@@ -18,14 +18,18 @@ use crate::nft::netns::{Entrance, Opened, Process};
 use crate::nft::owner::holder;
 use crate::nft::seats::Seats;
 use crate::nft::socket::Dump;
+use crate::nft::watch::Watch;
 use crate::nft::{
-    ApplyError, Claim, KernelTable, Netns, NetnsError, TableState, Transaction, plan, plan_as,
+    ApplyError, Claim, KernelTable, Netns, NetnsError, TableState, Transaction, plan, plan_anew,
+    plan_as,
 };
 
 /// What is open where a link has no guard.
 const PACKET_SOCKETS: &str = "packet sockets (AF_PACKET) pass the policy";
-/// How often a plan is made anew when someone else changes the ruleset meanwhile.
-const ATTEMPTS: usize = 5;
+/// How often a plan is made anew when something speaks against it.
+const ATTEMPTS: usize = 8;
+/// How often because someone else changed the ruleset meanwhile, before it is made for any ruleset.
+const STALE: usize = 3;
 
 /// What is wanted of one netns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,8 +72,16 @@ pub struct Known {
     pub guard: Option<Ruleset>,
     /// Whose it is.
     pub guard_table: Option<TableState>,
-    /// The generation of the netns' nftables configuration.
-    pub generation_id: u32,
+    /// The generation of the netns' nftables configuration, if it is known: who owns the tables needs none.
+    pub generation_id: Option<u32>,
+}
+
+impl Known {
+    /// Whether all that is there of ours was the socket's own.
+    fn is_of(&self, socket: &KernelTable) -> bool {
+        let is_own = |table: TableState| table.owner == Some(socket.port_id());
+        self.table.is_some_and(is_own) && self.guard_table.is_none_or(is_own)
+    }
 }
 
 /// What was done.
@@ -168,14 +180,25 @@ impl Kernel {
         drop(netns);
         let Socket { table, seats, .. } = target.socket.insert(socket);
         let mut unguarded = self.unguarded.get().cloned();
+        let (mut generation, mut stale) = (None, 0);
         for _ in 0..ATTEMPTS {
-            let is_remembered = known.is_some();
-            let before = match known.take() {
-                Some(known) => known,
-                None => read(table, inode)?,
+            let is_good = |known: &Known| known.is_of(table) || known.generation_id.is_some();
+            let remembered = known.take().filter(is_good);
+            let is_remembered = remembered.is_some();
+            let before = match remembered {
+                Some(known) => Some(known),
+                None if stale < STALE => read(table, inode)?,
+                None => None,
             };
+            if before.is_none() && stale < STALE {
+                stale += 1;
+                continue;
+            }
+            let ruleset = before.as_ref().and_then(|before| before.ruleset.as_ref());
+            generation = ruleset.and_then(Ruleset::generation).or(generation);
             // Once something of ours is there the container may have run, and given itself addresses.
-            let own = target.wanted.guard.own(&links, target.is_fresh || before.ruleset.is_none());
+            let is_first = before.is_some() && ruleset.is_none();
+            let own = target.wanted.guard.own(&links, target.is_fresh || is_first);
             let wanted = target.wanted.table.as_ref();
             let guard = match (&unguarded, wanted) {
                 (None, Some(_)) => guard(&target.wanted.guard, &links, &own),
@@ -184,27 +207,45 @@ impl Kernel {
             let is_owned = self.owns.load(Ordering::Relaxed);
             let claim = |state| {
                 Claim::of(state, is_owned, table.port_id())
-                    .map_err(|other| self.owned(process, other))
+                    .map_err(|other| self.owned(process, Some(other)))
             };
-            let (claimed, guard_claimed) = (claim(before.table)?, claim(before.guard_table)?);
-            let transaction = plan_as(before.ruleset.as_ref(), wanted, claimed).with(plan_as(
-                before.guard.as_ref(),
-                guard.as_ref(),
-                guard_claimed,
-            ));
+            let of = |state: fn(&Known) -> Option<TableState>| before.as_ref().and_then(state);
+            let (claimed, guard_claimed) =
+                (claim(of(|known| known.table))?, claim(of(|known| known.guard_table))?);
+            let transaction = match &before {
+                Some(before) => plan_as(ruleset, wanted, claimed).with(plan_as(
+                    before.guard.as_ref(),
+                    guard.as_ref(),
+                    guard_claimed,
+                )),
+                // Somebody changes something all the time; that shall not keep us from it.
+                None => {
+                    let anew = |family, wanted| plan_anew(family, wanted, generation, claimed);
+                    let policy = anew(TableFamily::Inet, wanted);
+                    match unguarded {
+                        Some(_) => policy,
+                        None => policy.with(anew(TableFamily::Netdev, guard.as_ref())),
+                    }
+                }
+            };
             let is_done = transaction.is_empty();
-            match table.commit(&transaction, Some(before.generation_id)) {
+            // Nobody but us changes what is ours: whatever others changed since, the plan is good.
+            let planned_for = before.as_ref().and_then(|known| {
+                let is_ours = known.is_of(table) && (guard.is_none() || known.guard.is_some());
+                known.generation_id.filter(|_| !is_ours)
+            });
+            match table.commit(&transaction, planned_for) {
                 Ok(()) => {
                     let state = |claim: Claim| claim.state(table.port_id());
-                    let known = match is_done {
-                        true => before,
-                        false => Known {
+                    let known = match before {
+                        Some(before) if is_done => before,
+                        _ => Known {
                             inode,
                             table: wanted.map(|_| state(claimed)),
                             guard_table: guard.as_ref().map(|_| state(guard_claimed)),
                             ruleset: transaction.target.clone(),
                             guard,
-                            generation_id: next_generation_id(before.generation_id),
+                            generation_id: planned_for.map(next_generation_id),
                         },
                     };
                     let (took, committed) = (began.elapsed(), SystemTime::now());
@@ -223,7 +264,8 @@ impl Kernel {
                         committed,
                     });
                 }
-                Err(ApplyError::Stale) => {}
+                Err(ApplyError::Stale) => stale += 1,
+                Err(ApplyError::Owned(_)) => return Err(self.owned(process, None).into()),
                 Err(error @ ApplyError::NoOwnership) => {
                     // Owned, but gone with the daemon, is no choice.
                     if self.owns.swap(false, Ordering::Relaxed) {
@@ -273,9 +315,16 @@ impl Kernel {
     }
 
     /// That the table of a process's netns belongs to somebody else, and to whom.
-    fn owned(&self, process: &Process, port_id: u32) -> ApplyError {
-        let netns = Netns::of(process).ok();
-        ApplyError::Owned(netns.and_then(|netns| holder(&self.entrance, &netns, port_id)))
+    fn owned(&self, process: &Process, port_id: Option<u32>) -> ApplyError {
+        let netns = Netns::of(process).ok().zip(port_id);
+        ApplyError::Owned(
+            netns.and_then(|(netns, port_id)| holder(&self.entrance, &netns, port_id)),
+        )
+    }
+
+    /// Has what others do in a netns be told from now on.
+    pub fn watch(&self, netns: &Netns) -> Result<Watch, Failure> {
+        Ok(self.entrance.watch(netns)?)
     }
 
     /// Reads what one netns holds, and its links.
@@ -298,9 +347,16 @@ impl Kernel {
     }
 }
 
-fn read(table: &mut KernelTable, inode: u64) -> Result<Known, ApplyError> {
-    let Dump { ruleset, table, guard, guard_table, generation_id, .. } = table.dump()?;
-    Ok(Known { inode, ruleset, table, guard, guard_table, generation_id })
+/// What is there; nothing where it changes faster than it can be read.
+fn read(table: &mut KernelTable, inode: u64) -> Result<Option<Known>, ApplyError> {
+    match table.dump() {
+        Ok(Dump { ruleset, table, guard, guard_table, generation_id, .. }) => {
+            let generation_id = Some(generation_id);
+            Ok(Some(Known { inode, ruleset, table, guard, guard_table, generation_id }))
+        }
+        Err(ApplyError::Stale) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether an error says that the kernel does not know what it was asked for: hooks at links that packets leave by

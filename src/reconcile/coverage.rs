@@ -34,6 +34,8 @@ pub struct LastTry {
     pub unguarded: Option<String>,
     /// Why the last try failed, if it did.
     pub error: Option<String>,
+    /// By what packets get around the policy, if they do.
+    pub diverted: Option<String>,
 }
 
 /// The coverage of one workload.
@@ -57,6 +59,9 @@ pub fn coverage(workload: &Workload, mode: Mode, is_running: bool, last: &LastTr
     }
     if mode == Mode::Observe {
         return Coverage::Observed;
+    }
+    if let Some(by) = &last.diverted {
+        return Coverage::Degraded(format!("another's {by}"));
     }
     if workload.capabilities.privileged {
         return Coverage::Degraded("it is privileged and can change its own firewall".to_owned());
@@ -111,7 +116,7 @@ mod tests {
     #[test]
     fn coverage_never_claims_more_than_there_is() {
         type Change = fn(&mut Workload, &mut LastTry);
-        let cases: [(Change, Mode, &str); 13] = [
+        let cases: [(Change, Mode, &str); 14] = [
             (|_, _| (), Mode::Enforce, "enforced"),
             (|_, _| (), Mode::Observe, "observed"),
             (|_, _| (), Mode::Off, "unprotected (its mode is off)"),
@@ -157,6 +162,11 @@ mod tests {
                 |_, last| *last = LastTry { error: Some("no".to_owned()), ..LastTry::default() },
                 Mode::Enforce,
                 "unprotected (no)",
+            ),
+            (
+                |_, last| last.diverted = Some("chain".to_owned()),
+                Mode::Enforce,
+                "degraded (another's chain)",
             ),
             (
                 |_, last| last.error = Some("no".to_owned()),

@@ -4,6 +4,7 @@
 //! a message; the loop itself never waits for the kernel or for Docker.
 
 mod requests;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,15 +17,19 @@ use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted};
 use super::clear::Clearing;
 use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
+use super::foreign::{self, Finding};
 use super::journal::{Entry, Journal};
-use super::kept::{Ended, Kept, await_end};
+use super::kept::{Kept, await_end};
 use super::queue::Queue;
 use super::start::Start;
 
+use super::watch::{LogLimit, News, Watcher};
+use crate::config::Foreign;
 use crate::metadata::{
     InventoryBuilder, NetworkMode, Observation, Source, WorkloadId, netns_inode,
 };
 use crate::nft::netns::Process;
+use crate::nft::watch::Committer;
 
 pub use requests::Request;
 
@@ -50,12 +55,29 @@ pub(super) struct NetnsState {
     /// The addresses that were its own when it was programmed first.
     first: Option<BTreeSet<IpAddr>>,
     pub(super) last: LastTry,
+    /// The port id of the socket.
+    port_id: Option<u32>,
+    /// Tells what others do there.
+    watcher: Option<Watcher>,
+    /// Who changed our table last, until it is repaired.
+    by: Option<Committer>,
+    /// Whether a process of the container was seen to change nftables.
+    is_inside: bool,
+    /// Whether the next try looks at the chains of others, who changed them last, and not before when.
+    wants_look: bool,
+    looked_for: Option<Committer>,
+    next_look: Option<Instant>,
+    /// Their chains.
+    pub(super) foreign: Vec<Finding>,
+    log: LogLimit,
     /// Whether its container waited for this before its first instruction; none where it ran before the daemon did.
     pub(super) has_waited: Option<bool>,
 }
 
 struct Done {
     target: Target,
+    /// What a look at the chains of others found, and how long it took.
+    found: Option<(Vec<Finding>, Duration)>,
     result: Result<Applied, Failure>,
 }
 
@@ -76,6 +98,9 @@ pub struct Engine {
     /// Whether everything that ran when the daemon started has been programmed, or tried.
     has_caught_up: bool,
     clearing: Option<Clearing>,
+    foreign: Foreign,
+    /// Sockets into netns that another workload stands for from now on, by inode.
+    left: BTreeMap<u64, Kept>,
 }
 
 /// Why the loop ended.
@@ -105,7 +130,14 @@ impl Engine {
             starts: Vec::new(),
             has_caught_up: false,
             clearing: None,
+            foreign: Foreign::default(),
+            left: BTreeMap::new(),
         }
+    }
+
+    /// Does this about chains of others that lead packets around the policy.
+    pub fn set_foreign(&mut self, foreign: Foreign) {
+        self.foreign = foreign;
     }
 
     /// Compares every netns with the kernel's own state this often, instead of every [`RESYNC`]. Zero is taken for a second.
@@ -121,7 +153,7 @@ impl Engine {
         stop: impl Future<Output = ()>,
     ) -> End {
         let (finished, mut results) = mpsc::unbounded_channel();
-        let (ended, mut ends) = mpsc::unbounded_channel();
+        let (sender, mut news) = mpsc::unbounded_channel();
         let begin = tokio::time::Instant::now() + self.resync;
         let mut resync = tokio::time::interval_at(begin, self.resync);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -147,8 +179,8 @@ impl Engine {
                     }
                     self.decide();
                 }
-                Some(end) = ends.recv() => self.end(end),
-                Some(done) = results.recv() => self.finish(done, &ended),
+                Some(news) = news.recv() => self.hear(news, &sender),
+                Some(done) = results.recv() => self.finish(done, &sender),
                 Some(request) = requests.recv() => self.answer(request),
                 _ = resync.tick() => self.audit(),
                 () = sleep_until(next), if next.is_some() => {}
@@ -183,11 +215,17 @@ impl Engine {
             self.desired.rulesets.clear();
         }
         let inventory = self.facts.inventory();
-        let has_netns = |id: &WorkloadId| inventory.get(id).is_some_and(is_running);
-        self.netns.retain(|owner, _| {
-            let keep = has_netns(owner);
+        let stands_for = |owner: &WorkloadId, pid: u32| {
+            let workload = inventory.get(owner).filter(|one| is_running(one));
+            let netns = workload.and_then(|workload| workload.netns.as_ref());
+            netns.is_some_and(|netns| netns.pid == pid) && inventory.netns_owner(owner) == owner
+        };
+        self.netns.retain(|owner, state| {
+            let keep = stands_for(owner, state.pid);
             if !keep {
                 self.queue.forget(owner);
+                self.left
+                    .extend(state.socket.take().map(|left| (left.inode, Kept::from(Some(left)))));
             }
             keep
         });
@@ -196,6 +234,7 @@ impl Engine {
         for id in running {
             self.look_after(&id);
         }
+        self.left.clear();
     }
 
     /// Takes an observation when everything before it is decided.
@@ -228,8 +267,11 @@ impl Engine {
         let mut wanted = self.desired.wanted(id);
         let state = self.netns.entry(id.clone()).or_default();
         if state.pid != netns.pid {
+            // Who is left in a netns takes over the socket its table belongs to.
+            let left = netns.inode.and_then(|inode| self.left.remove(&inode));
             *state = NetnsState {
                 pid: netns.pid,
+                socket: left.unwrap_or_default(),
                 wanted,
                 has_waited: self.has_caught_up.then_some(false),
                 ..NetnsState::default()
@@ -253,12 +295,15 @@ impl Engine {
         for (owner, state) in &mut self.netns {
             // A try under way may bring back what it knows: doubt outlives it.
             state.is_doubted = true;
+            state.wants_look = true;
             self.queue.add(owner.clone(), now);
         }
+        self.tell_rest();
     }
 
     fn dispatch(&mut self, finished: &mpsc::UnboundedSender<Done>) {
         while let Some(owner) = self.queue.take(Instant::now()) {
+            let look = self.next_look(&owner);
             let Some(state) = self.netns.get_mut(&owner) else {
                 self.queue.done(&owner);
                 continue;
@@ -277,22 +322,19 @@ impl Engine {
             let (kernel, finished) = (self.kernel.clone(), finished.clone());
             tokio::task::spawn_blocking(move || {
                 let result = kernel.apply(&mut target);
+                let began = Instant::now();
+                let found = look
+                    .zip(target.socket.as_mut())
+                    .and_then(|(look, socket)| foreign::look(&mut socket.table, look).ok())
+                    .map(|found| (found, began.elapsed()));
                 // Nobody listens any more only when the daemon stops.
-                let _ = finished.send(Done { target, result });
+                let _ = finished.send(Done { target, found, result });
             });
         }
     }
 
-    /// A container's first process has ended. Nobody else may have told yet; what else lives in its netns keeps the table.
-    fn end(&mut self, Ended { owner, pid }: Ended) {
-        if self.netns.get(&owner).is_some_and(|state| state.pid == pid) {
-            self.observe(Observation::TaskExited { id: owner, pid });
-            self.decide();
-        }
-    }
-
-    fn finish(&mut self, done: Done, ended: &mpsc::UnboundedSender<Ended>) {
-        let Done { target, result } = done;
+    fn finish(&mut self, done: Done, sender: &mpsc::UnboundedSender<News>) {
+        let Done { target, found, result } = done;
         let Target { owner, pid, process, wanted, is_fresh, socket, .. } = target;
         let socket = Kept::from(socket);
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
@@ -303,8 +345,9 @@ impl Engine {
         let inventory = self.facts.inventory();
         let name = inventory.get(&owner).map(|workload| workload.name.clone()).unwrap_or_default();
         if let (None, Some(process)) = (&state.process, &process) {
-            await_end(owner.clone(), process, ended.clone());
+            await_end(owner.clone(), process, sender.clone());
         }
+        state.port_id = socket.port_id();
         (state.process, state.socket) = (process, socket);
         match result {
             Ok(applied) => {
@@ -326,22 +369,30 @@ impl Engine {
                         && applied.unseated.is_none(),
                     unguarded: applied.unguarded.or(applied.unseated),
                     error: None,
+                    diverted: state.last.diverted.take(),
                 };
                 if is_fresh || state.first.is_none() {
                     state.first = Some(applied.addresses.clone());
                 }
                 state.known = Some(applied.known);
                 state.reached = Some(wanted);
+                let by = state.by.take().filter(|_| is_repair);
                 if !applied.transaction.is_empty() {
+                    // What we are made to do in a loop is limited; what we decide is told.
+                    let allowed = if is_repair { state.log.allow(Instant::now()) } else { Some(0) };
                     let entry = self.journal.note(
                         (owner.as_str(), name.as_str()),
                         &applied.transaction,
                         is_repair,
                         applied.took,
                         applied.committed,
+                        (by.map(|by| by.to_string()), allowed.is_none()),
                     );
-                    report(entry);
+                    if let Some(suppressed) = allowed {
+                        report(entry, suppressed);
+                    }
                 }
+                self.ask_for_watch(&owner, sender);
                 if self.facts.set_addresses(&owner, applied.addresses.into_iter().collect()) {
                     self.decide();
                 }
@@ -352,10 +403,16 @@ impl Engine {
             }
             Err(failure) => {
                 let error = failure.chain();
-                let wait = self.queue.failed(owner, Instant::now());
-                tracing::error!(workload = %name, %error, retry_ms = wait.as_millis(), "not programmed");
+                let wait = self.queue.failed(owner.clone(), Instant::now());
+                if let Some(suppressed) = state.log.allow(Instant::now()) {
+                    let retry_ms = wait.as_millis();
+                    tracing::error!(workload = %name, %error, retry_ms, suppressed, "not programmed");
+                }
                 state.last.error = Some(error);
             }
+        }
+        if let Some((findings, took)) = found {
+            self.take_findings(&owner, findings, took);
         }
     }
 }
@@ -365,13 +422,15 @@ fn urgent(now: Instant) -> Instant {
     now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
 }
 
-fn report(entry: &Entry) {
+fn report(entry: &Entry, suppressed: u32) {
     let first = entry.changes.first().map(String::as_str).unwrap_or_default();
     if entry.is_repair {
         tracing::warn!(
             workload = entry.workload,
+            by = entry.by.clone().unwrap_or_else(watching::unknown),
             operations = entry.operations,
             first,
+            suppressed,
             "somebody changed the table; repaired"
         );
     } else {

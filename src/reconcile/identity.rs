@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::input::Text;
 use crate::metadata::WorkloadId;
 use crate::nft::NetnsError;
 use crate::nft::netns::Process;
@@ -18,18 +19,37 @@ pub(super) fn open(pid: u32, id: &WorkloadId) -> Result<Process, NetnsError> {
     if names_another(&cgroups, id.as_str()) { Err(NetnsError::Gone(path)) } else { Ok(process) }
 }
 
+/// Whether a process is one of a container, whose first process and id are given: in its pid namespace, or in its cgroup.
+/// Not so for one that ended already, of which nothing can be told.
+pub(super) fn is_of_container(pid: u32, first: u32, id: &WorkloadId) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/pid")).ok();
+    let theirs = namespace(&pid.to_string());
+    let is_in_namespace =
+        theirs.is_some() && theirs == namespace(&first.to_string()) && theirs != namespace("self");
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    is_in_namespace || ids_in(&cgroups).any(|named| named == id.as_str())
+}
+
+/// The process a thread is of, and what it calls itself; nothing once it has ended (`proc(5)`: `Tgid` in `status`).
+pub(super) fn process_of(thread: u32) -> Option<(u32, Text)> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((pid, Text::new(name.trim_end())))
+}
+
 /// Whether a process's cgroups (`/proc/PID/cgroup`, version 1 or 2) are those of a container with another id.
 ///
 /// Runtimes name a container's cgroup after it: `/docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`. Where no
 /// container is named nothing is said.
 fn names_another(cgroups: &str, id: &str) -> bool {
-    let named: Vec<&str> = cgroups
-        .lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2))
-        .flat_map(|path| path.split('/'))
-        .filter_map(container_id)
-        .collect();
+    let named: Vec<&str> = ids_in(cgroups).collect();
     is_container_id(id) && !named.is_empty() && !named.contains(&id)
+}
+
+fn ids_in(cgroups: &str) -> impl Iterator<Item = &str> {
+    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.flat_map(|path| path.split('/')).filter_map(container_id)
 }
 
 fn container_id(component: &str) -> Option<&str> {

@@ -33,6 +33,12 @@ pub struct Entry {
     pub operations: usize,
     /// The first of them, in words.
     pub changes: Vec<String>,
+    /// Who made it necessary, where somebody did: a process's name and pid.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// How often the same was done in a row, when it was done in a loop.
+    #[serde(default)]
+    pub times: u32,
 }
 
 /// The last transactions, oldest first.
@@ -50,24 +56,72 @@ impl Journal {
         is_repair: bool,
         took: Duration,
         committed: SystemTime,
+        (by, is_loop): (Option<String>, bool),
     ) -> &Entry {
-        if self.entries.len() == KEPT {
-            self.entries.pop_front();
-        }
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let changes = transaction.described().take(KEPT_OPERATIONS);
-        self.entries.push_back(Entry {
-            committed_us: micros(committed.duration_since(UNIX_EPOCH).unwrap_or_default()),
-            took_us: micros(took),
+        self.push(
+            Entry {
+                committed_us: micros(committed.duration_since(UNIX_EPOCH).unwrap_or_default()),
+                took_us: micros(took),
+                id: id.to_owned(),
+                workload: workload.to_owned(),
+                is_repair,
+                is_elements_only: transaction.is_elements_only(),
+                is_revoking: transaction.revokes,
+                operations: transaction.operations().count(),
+                changes: changes.collect(),
+                by,
+                times: 1,
+            },
+            is_loop,
+        )
+    }
+
+    /// Notes what somebody did and nothing was committed against.
+    pub fn remark(
+        &mut self,
+        (id, workload): (&str, &str),
+        what: &str,
+        by: Option<String>,
+        is_loop: bool,
+    ) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let entry = Entry {
+            committed_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+            took_us: 0,
             id: id.to_owned(),
             workload: workload.to_owned(),
-            is_repair,
-            is_elements_only: transaction.is_elements_only(),
-            is_revoking: transaction.revokes,
-            operations: transaction.operations().count(),
-            changes: changes.collect(),
-        });
-        &self.entries[self.entries.len() - 1]
+            is_repair: false,
+            is_elements_only: false,
+            is_revoking: false,
+            operations: 0,
+            changes: vec![what.to_owned()],
+            by,
+            times: 1,
+        };
+        self.push(entry, is_loop);
+    }
+
+    /// Adds an entry. What is done in a loop adds to its last one, so that it does not push all others out.
+    fn push(&mut self, entry: Entry, is_loop: bool) -> &Entry {
+        let mut at = self.entries.len();
+        let last = self.entries.iter().rposition(|last| last.id == entry.id).filter(|_| is_loop);
+        match last {
+            Some(last) => {
+                at = last;
+                let times = self.entries[last].times.saturating_add(1);
+                self.entries[last] = Entry { times, ..entry };
+            }
+            None => {
+                if at == KEPT {
+                    self.entries.pop_front();
+                    at -= 1;
+                }
+                self.entries.push_back(entry);
+            }
+        }
+        &self.entries[at]
     }
 
     /// The entries, oldest first.

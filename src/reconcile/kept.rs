@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc;
 
+use super::watch::News;
 use crate::metadata::WorkloadId;
 use crate::nft::KernelTable;
 use crate::nft::netns::Process;
@@ -23,6 +24,11 @@ pub(super) struct Kept(Option<Socket>);
 impl Kept {
     pub(super) fn take(&mut self) -> Option<Socket> {
         self.0.take()
+    }
+
+    /// By which others know it.
+    pub(super) fn port_id(&self) -> Option<u32> {
+        self.0.as_ref().map(|socket| socket.table.port_id())
     }
 }
 
@@ -50,8 +56,8 @@ pub(super) struct Ended {
     pub(super) pid: u32,
 }
 
-/// Tells `ended` when the process has ended.
-pub(super) fn await_end(owner: WorkloadId, process: &Process, ended: mpsc::UnboundedSender<Ended>) {
+/// Tells when the process has ended.
+pub(super) fn await_end(owner: WorkloadId, process: &Process, news: mpsc::UnboundedSender<News>) {
     let pid = process.pid();
     let end = match process.ended() {
         Ok(end) => end,
@@ -63,7 +69,7 @@ pub(super) fn await_end(owner: WorkloadId, process: &Process, ended: mpsc::Unbou
     tokio::spawn(async move {
         if end.await.is_ok() {
             // Nobody listens any more only when the daemon stops.
-            let _ = ended.send(Ended { owner, pid });
+            let _ = news.send(News::Ended(Ended { owner, pid }));
         }
     });
 }

@@ -10,12 +10,14 @@ pub mod collect;
 pub mod coverage;
 pub mod desired;
 pub mod engine;
+pub mod foreign;
 pub mod identity;
 pub mod journal;
 pub mod kept;
 pub mod queue;
 pub mod start;
 pub mod status;
+pub mod watch;
 
 pub use apply::{Applied, Failure, Kernel, Target, Wanted};
 pub use clear::Cleared;

@@ -75,6 +75,9 @@ pub struct WorkloadStatus {
     /// Whether its first instruction waited for its policy (`seawall runtime`); none where it ran before the daemon did, or
     /// is not filtered.
     pub has_waited: Option<bool>,
+    /// Chains of others in its netns, but for those that only translate addresses.
+    #[serde(default)]
+    pub foreign: Vec<String>,
 }
 
 pub(super) fn report(
@@ -107,7 +110,9 @@ pub(super) fn report(
             let last = state.map(|state| state.last.clone()).unwrap_or_default();
             let mates = living.get(owner).map(Vec::as_slice).unwrap_or_default();
             let has_waited = state.and_then(|state| state.has_waited);
-            WorkloadStatus { has_waited, ..one(workload, mates, desired, &last) }
+            let chains = state.map(|state| state.foreign.iter().map(|one| one.chain.to_string()));
+            let foreign = chains.map(Iterator::collect).unwrap_or_default();
+            WorkloadStatus { has_waited, foreign, ..one(workload, mates, desired, &last) }
         })
         .collect();
     workloads.sort_by(|a, b| (&a.display_name, &a.name).cmp(&(&b.display_name, &b.name)));
@@ -153,6 +158,7 @@ fn one(
         denied_raw: 0,
         pid: workload.netns.as_ref().map(|netns| netns.pid),
         has_waited: None,
+        foreign: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ const CONTAINERS: usize = 40;
 const AT_ONCE: usize = 8;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How many sockets the daemon keeps in the netns of each running container.
-const SOCKETS: usize = 1;
+const SOCKETS: usize = 3;
 
 /// Starts container `number`; what becomes of it depends on the number.
 fn live(host: &DockerHost, number: usize) {

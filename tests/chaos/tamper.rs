@@ -6,12 +6,10 @@ use crate::chaos::{ENFORCE, PLAIN};
 use crate::harness::{DockerHost, Lab, Seawall, eventually, nft};
 
 #[test]
-fn what_somebody_changes_is_repaired_at_the_next_resync_and_reported() {
+fn what_somebody_changes_in_a_plain_table_is_repaired_and_reported() {
     let host = DockerHost::start();
     let lab = Lab::up(&host);
-    let mut seawall = Seawall::prepare(&host, &format!("{ENFORCE}\n{PLAIN}"));
-    seawall.run_with(&["--resync", "1"]);
-    seawall.run();
+    let seawall = Seawall::start(&host, &format!("{ENFORCE}\n{PLAIN}"));
     lab.assert_verdicts(&host, "at first");
     let mut repairs = 0;
     let element = format!("{{ {} . tcp . 5432 }}", lab.app.ips_shared_with(&lab.store)[0]);
@@ -45,5 +43,4 @@ fn what_somebody_changes_is_repaired_at_the_next_resync_and_reported() {
     assert_eq!(all, repairs);
 }
 
-/// Ten times the resync interval.
 const LIMIT: Duration = Duration::from_secs(10);

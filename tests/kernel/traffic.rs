@@ -15,8 +15,8 @@ use crate::veth::Wire;
 use crate::worlds::{self, World};
 
 pub(crate) const PEER: [&str; 2] = ["10.50.0.11", "fd50::11"];
-const ALLOWED: u16 = 5432;
-const DENIED: u16 = 22;
+pub(crate) const ALLOWED: u16 = 5432;
+pub(crate) const DENIED: u16 = 22;
 
 pub(crate) fn statement(
     action: Action,

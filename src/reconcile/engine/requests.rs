@@ -67,6 +67,7 @@ impl Engine {
             Request::Reload(Ok(loaded)) => {
                 self.rules = Rules::from(loaded.as_ref());
                 self.rules_error = None;
+                self.foreign = loaded.config.foreign;
                 tracing::info!("configuration loaded");
                 self.decide();
             }

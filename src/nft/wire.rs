@@ -1,0 +1,76 @@
+//! Owns the form of nfnetlink messages about any table, whoever's: headers, attributes, families by number.
+//!
+//! Pure. Sources: `struct nlmsghdr` (`linux/netlink.h`), `struct nfgenmsg` (`linux/netfilter/nfnetlink.h`).
+
+/// nf_tables among nfnetlink's subsystems (`NFNL_SUBSYS_NFTABLES`).
+pub(super) const NFTABLES: u16 = 10;
+const HEADER: usize = 16;
+const NFGENMSG: usize = 4;
+
+/// One message.
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
+    pub(super) sequence: u32,
+    /// The port id of the socket it is about or from.
+    pub(super) port_id: u32,
+    /// What follows the header.
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// An nf_tables message's number (`NFT_MSG_*`), the family it is about, and its attributes.
+    pub(super) fn nftables(&self) -> Option<(i32, u8, &'a [u8])> {
+        let (header, attributes) = self.payload.split_at_checked(NFGENMSG)?;
+        (self.kind >> 8 == NFTABLES).then_some((i32::from(self.kind & 0xff), header[0], attributes))
+    }
+
+    /// The error number of an error message; 0 is none.
+    pub(super) fn errno(&self) -> Option<i32> {
+        let number = self.payload.first_chunk::<4>().filter(|_| self.kind == 2)?;
+        Some(-i32::from_ne_bytes(*number))
+    }
+}
+
+/// The messages in what one `recv` gave; what is cut off is left out.
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let header = bytes.get(..HEADER)?;
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let length = word(0) as usize;
+        let payload = bytes.get(HEADER..length)?;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let message = Message { kind, sequence: word(8), port_id: word(12), payload };
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(message)
+    })
+}
+
+/// A message with these attributes, each a string with its end.
+pub(super) fn write(
+    kind: u16,
+    flags: i32,
+    sequence: u32,
+    (family, resource): (u8, u16),
+    strings: &[(u16, &str)],
+) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.push(family);
+    bytes.push(0);
+    bytes.extend(resource.to_be_bytes());
+    for (attribute, value) in strings {
+        let length = 4 + value.len() + 1;
+        bytes.extend((length as u16).to_ne_bytes());
+        bytes.extend(attribute.to_ne_bytes());
+        bytes.extend(value.as_bytes());
+        bytes.push(0);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    let length = bytes.len() as u32;
+    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    bytes
+}
