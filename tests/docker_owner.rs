@@ -57,7 +57,6 @@ fn a_plain_table_is_made_anew_as_an_owned_one() {
     let mut seawall = Seawall::start(stage.host, &format!("{ENFORCE}\nownership = \"off\""));
     let held = db.table();
     nft(&db.netns(), "add chain inet seawall mine");
-    nft(&db.netns(), "delete chain inet seawall mine");
     seawall.stop();
     let config = seawall.config();
     let text = std::fs::read_to_string(&config).unwrap_or_default();

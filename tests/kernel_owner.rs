@@ -13,6 +13,7 @@ mod worlds;
 
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use netns::{TestNetns, inside_of};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
@@ -44,7 +45,14 @@ fn open(netns: &TestNetns) -> KernelTable {
 
 /// Makes the table what is wanted, and the socket's own. Returns what was done.
 fn own(table: &mut KernelTable, wanted: &Ruleset) -> Vec<Op> {
-    bring(table, wanted, true).unwrap()
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match bring(table, wanted, true) {
+            // Another test may be starting a program: until that begins, it has a copy of the former owner's socket.
+            Err(ApplyError::Owned(_)) if Instant::now() < deadline => std::thread::yield_now(),
+            result => return result.unwrap(),
+        }
+    }
 }
 
 fn bring(table: &mut KernelTable, wanted: &Ruleset, is_owned: bool) -> Result<Vec<Op>, ApplyError> {
