@@ -144,11 +144,14 @@ fn accept() -> Stmt {
 
 /// The rules at one link.
 fn leaving(link: &Link) -> Vec<Rule> {
-    let mut rules = vec![rule(vec![Stmt::HasRoute, goto(ROUTED)], "judged by inet seawall")];
+    let mut rules = Vec::new();
+    // Before asking for a route: what resolves an address for a packet takes over that packet's route on links that keep
+    // it until the end, macvlan and ipvlan among them (`arp_solicit` in the kernel, `IFF_XMIT_DST_RELEASE`).
     if let Some(mac) = link.mac.filter(|_| !link.is_loopback) {
         let own = vec![Stmt::ArpFrom(mac), Stmt::ArpSenderIn(OWN4.to_owned()), accept()];
         rules.push(rule(own, "its own ARP"));
     }
+    rules.push(rule(vec![Stmt::HasRoute, goto(ROUTED)], "judged by inet seawall"));
     rules.push(rule(vec![goto(DENY)], "packet sockets"));
     rules
 }
