@@ -10,7 +10,7 @@ use crate::harness::{DockerHost, Lab, Seawall, until};
 const CONTAINERS: usize = 40;
 const AT_ONCE: usize = 8;
 const LIMIT: Duration = Duration::from_secs(30);
-/// How many sockets the daemon keeps in the netns of each running container.
+/// How many sockets the daemon keeps in the netns of each running container: to change its tables, and to be told of others.
 const SOCKETS: usize = 3;
 
 /// Starts container `number`; what becomes of it depends on the number.
@@ -38,7 +38,13 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     let seawall = Seawall::start(&host, ENFORCE);
     let mut flows = lab.flows(&host);
     // Threads that once answered end after ten idle seconds; so far there were only these few.
-    let (descriptors, threads) = (seawall.descriptors().len(), seawall.threads());
+    let threads = seawall.threads();
+    // Of each running container the process is held, which pins nothing of it, and sockets in its netns.
+    let running = || seawall.status().workloads.iter().filter(|one| one.pid.is_some()).count();
+    until("a watch over every netns", LIMIT, || foreign(&seawall).len() >= SOCKETS * running());
+    // The links of those that are in enforce are guarded by more.
+    let guards = foreign(&seawall).len() - SOCKETS * running();
+    let descriptors = seawall.descriptors().len();
     let held_before = processes(&seawall.descriptors()) * (1 + SOCKETS);
     let prober = lab.prober();
 
@@ -73,9 +79,8 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());
     assert_eq!(seawall.log_at("WARN"), Vec::<String>::new());
 
-    let running = || seawall.status().workloads.iter().filter(|one| one.pid.is_some()).count();
     until("no socket in the netns of a container that ended", LIMIT, || {
-        foreign(&seawall).len() <= running() * SOCKETS
+        foreign(&seawall).len() <= running() * SOCKETS + guards
     });
     until("as few threads as before", LIMIT, || seawall.threads() <= threads);
     let now = seawall.descriptors();
@@ -86,7 +91,6 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
         seawall.threads()
     );
     // Docker's API is spoken to over as many connections as there were questions at once; they are kept for a while.
-    // And of each running container the process is held, which pins nothing of it, and the sockets of its netns.
     let held = processes(&now);
     assert_eq!(held, running(), "{now:?}");
     let held = held * (1 + SOCKETS);
