@@ -7,7 +7,9 @@ mod harness;
 mod chaos {
     mod broken;
     mod crash;
+    mod cut;
     mod dockerd;
+    mod load;
     mod missing;
     mod reload;
     mod slow_docker;

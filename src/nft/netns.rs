@@ -61,8 +61,9 @@ impl Netns {
     /// Opens the netns of a process that is held. Gone, when it has ended, whoever has its pid by now.
     pub fn of(process: &Process) -> Result<Self, NetnsError> {
         let path = netns_path(process.pid);
-        let netns = Self::open(&path)?;
-        if process.is_alive() { Ok(netns) } else { Err(NetnsError::Gone(path)) }
+        let opened = Self::open(&path);
+        // Also when it could not be opened: that may be somebody else's, who has the number now.
+        if process.is_alive() { opened } else { Err(NetnsError::Gone(path)) }
     }
 
     /// Opens a netns by path; the host's own is refused.

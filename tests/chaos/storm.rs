@@ -1,17 +1,15 @@
 //! Many containers starting and dying at once.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::load::{Leaks, SOCKETS, assert_nothing_is_left, processes, unix_sockets};
 use crate::chaos::ENFORCE;
-use crate::harness::{DockerHost, Lab, Seawall, until};
+use crate::harness::{DockerHost, IDLE, Lab, Seawall, until};
 
 const CONTAINERS: usize = 40;
 const AT_ONCE: usize = 8;
 const LIMIT: Duration = Duration::from_secs(30);
-/// How many sockets the daemon keeps in the netns of each running container: to change its tables, and to be told of others.
-const SOCKETS: usize = 3;
 
 /// Starts container `number`; what becomes of it depends on the number.
 fn live(host: &DockerHost, number: usize) {
@@ -38,13 +36,7 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     let seawall = Seawall::start(&host, ENFORCE);
     let mut flows = lab.flows(&host);
     // Threads that once answered end after ten idle seconds; so far there were only these few.
-    let threads = seawall.threads();
-    // Of each running container the process is held, which pins nothing of it, and sockets in its netns.
-    let running = || seawall.status().workloads.iter().filter(|one| one.pid.is_some()).count();
-    until("a watch over every netns", LIMIT, || foreign(&seawall).len() >= SOCKETS * running());
-    // The links of those that are in enforce are guarded by more.
-    let guards = foreign(&seawall).len() - SOCKETS * running();
-    let descriptors = seawall.descriptors().len();
+    let (descriptors, threads) = (seawall.descriptors().len(), seawall.threads());
     let held_before = processes(&seawall.descriptors()) * (1 + SOCKETS);
     let prober = lab.prober();
 
@@ -60,28 +52,13 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     });
     flows.assert_alive("after the storm");
 
-    until("status and docker ps agreeing", LIMIT, || {
-        let running = host.docker_ok(&["ps", "--no-trunc", "--quiet"]);
-        let running: BTreeSet<String> = running.lines().map(str::to_owned).collect();
-        let status = seawall.status();
-        let known = status.workloads.iter().filter(|workload| workload.pid.is_some());
-        known.map(|workload| workload.id.clone()).collect::<BTreeSet<_>>() == running
-    });
-    seawall.settle();
-    for workload in seawall.status().workloads.iter().filter(|workload| workload.pid.is_some()) {
-        assert!(!workload.coverage.starts_with("unprotected"), "{workload:?}");
-    }
-    let diff = seawall.cli(&["diff"]);
-    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    assert_nothing_is_left(&host, &seawall);
     lab.assert_verdicts(&host, "after the storm");
     let (attempts, successes) = prober.finish();
     assert!(attempts > 0 && successes == 0, "{successes} of {attempts}");
     assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());
     assert_eq!(seawall.log_at("WARN"), Vec::<String>::new());
 
-    until("no socket in the netns of a container that ended", LIMIT, || {
-        foreign(&seawall).len() <= running() * SOCKETS + guards
-    });
     until("as few threads as before", LIMIT, || seawall.threads() <= threads);
     let now = seawall.descriptors();
     println!(
@@ -91,39 +68,72 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
         seawall.threads()
     );
     // Docker's API is spoken to over as many connections as there were questions at once; they are kept for a while.
-    let held = processes(&now);
-    assert_eq!(held, running(), "{now:?}");
-    let held = held * (1 + SOCKETS);
+    // And of each running container the process is held, which pins nothing of it, and the sockets of its netns.
+    let held = processes(&now) * (1 + SOCKETS);
     let (before, extra) = (descriptors, unix_sockets(&seawall, &now) + held - held_before);
     assert!(now.len() <= before + extra, "{now:?}");
 }
 
-/// Descriptors that pin something of a container: a netns that is not the daemon's own, or a socket in one.
-/// All of the daemon's own sockets are unix ones, and those of its netns are listed in `/proc/PID/net/unix`.
-fn foreign(seawall: &Seawall) -> Vec<String> {
-    let own = std::fs::read_link(format!("/proc/{}/ns/net", seawall.pid())).unwrap();
-    let unix = unix_inodes(seawall);
-    let is_foreign = |target: &String| match target.strip_prefix("socket:[") {
-        Some(inode) => !unix.contains(inode.trim_end_matches(']')),
-        None => target.starts_with("net:[") && own.to_str() != Some(target),
+/// So many are there at the same time.
+const CROWD: usize = 200;
+/// So many of Docker's clients start and stop them.
+const CLIENTS: usize = 4;
+
+#[test]
+fn two_hundred_at_once_are_all_programmed_and_all_forgotten() {
+    let host = DockerHost::start();
+    let lab = Lab::up(&host);
+    let seawall = Seawall::start(&host, ENFORCE);
+    let mut flows = lab.flows(&host);
+    let (prober, leaks) = (lab.prober(), Leaks::watch(&host, &lab));
+    let names: Vec<String> = (0..CROWD).map(|number| format!("crowd{number}")).collect();
+    let all_at_once = |action: &(dyn Fn(&[String]) + Sync)| {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for own in names.chunks(CROWD / CLIENTS) {
+                scope.spawn(move || action(own));
+            }
+        });
+        began.elapsed()
     };
-    let targets = seawall.descriptors().into_iter();
-    targets.map(|target| target.display().to_string()).filter(is_foreign).collect()
-}
+    all_at_once(&|own| {
+        for (number, name) in own.iter().enumerate() {
+            // Half of them may ping one another, so that each changes the tables of all of those; half are alone.
+            let network = if number % 2 == 0 { "lab" } else { "bridge" };
+            let create = ["create", "--name", name, "--network", network];
+            host.docker_ok(&[&create[..], &IDLE].concat());
+        }
+    });
+    let words = |first: &[&'static str], own: &[String]| -> Vec<String> {
+        first.iter().map(|word| (*word).to_owned()).chain(own.iter().cloned()).collect()
+    };
+    let docker = |words: Vec<String>| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        host.docker_ok(&words);
+    };
+    let starting = all_at_once(&|own| docker(words(&["start"], own)));
+    let began = Instant::now();
+    assert_nothing_is_left(&host, &seawall);
+    println!(
+        "{CROWD} started in {starting:?}, all programmed and compared {:?} later",
+        began.elapsed()
+    );
+    let known = seawall.status().workloads.into_iter().filter(|one| one.pid.is_some()).count();
+    assert_eq!(known, CROWD + 4);
+    flows.assert_alive("with all of them");
+    lab.assert_verdicts(&host, "with all of them");
 
-fn unix_inodes(seawall: &Seawall) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(format!("/proc/{}/net/unix", seawall.pid())).unwrap();
-    text.lines().filter_map(|line| line.split_whitespace().nth(6)).map(str::to_owned).collect()
-}
-
-fn processes(descriptors: &[std::path::PathBuf]) -> usize {
-    descriptors.iter().filter(|target| target.ends_with("anon_inode:[pidfd]")).count()
-}
-
-fn unix_sockets(seawall: &Seawall, descriptors: &[std::path::PathBuf]) -> usize {
-    let unix = unix_inodes(seawall);
-    let targets = descriptors.iter().map(|target| target.display().to_string());
-    let inodes =
-        targets.filter_map(|t| Some(t.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()));
-    inodes.filter(|inode| unix.contains(inode)).count()
+    let ending = all_at_once(&|own| docker(words(&["rm", "--force"], own)));
+    let began = Instant::now();
+    assert_nothing_is_left(&host, &seawall);
+    println!("{CROWD} ended in {ending:?}, all forgotten {:?} later", began.elapsed());
+    flows.assert_alive("without them");
+    lab.assert_verdicts(&host, "without them");
+    let (attempts, successes) = prober.finish();
+    let leaked = leaks.finish();
+    println!(
+        "{attempts} denied attempts, {successes} succeeded, {leaked} packets leaked, 0 of 3 allowed connections broken"
+    );
+    assert_eq!((successes, leaked), (0, 0));
+    assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());
 }
