@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::load::{Leaks, SOCKETS, assert_nothing_is_left, processes, unix_sockets};
+use super::load::{Leaks, assert_nothing_is_left, foreign, processes, unix_sockets};
 use crate::chaos::ENFORCE;
 use crate::harness::{DockerHost, IDLE, Lab, Seawall, until};
 
@@ -37,7 +37,7 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     let mut flows = lab.flows(&host);
     // Threads that once answered end after ten idle seconds; so far there were only these few.
     let (descriptors, threads) = (seawall.descriptors().len(), seawall.threads());
-    let held_before = processes(&seawall.descriptors()) * (1 + SOCKETS);
+    let held_before = processes(&seawall.descriptors()) + foreign(&seawall).len();
     let prober = lab.prober();
 
     let next = AtomicUsize::new(0);
@@ -69,7 +69,7 @@ fn a_storm_of_starts_and_deaths_leaves_nothing_behind() {
     );
     // Docker's API is spoken to over as many connections as there were questions at once; they are kept for a while.
     // And of each running container the process is held, which pins nothing of it, and the sockets of its netns.
-    let held = processes(&now) * (1 + SOCKETS);
+    let held = processes(&now) + foreign(&seawall).len();
     let (before, extra) = (descriptors, unix_sockets(&seawall, &now) + held - held_before);
     assert!(now.len() <= before + extra, "{now:?}");
 }

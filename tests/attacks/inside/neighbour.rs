@@ -125,6 +125,12 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack::new("multicast listener report with a payload, to a peer", V6, |attempt| {
         listen(attempt, v6(attempt.at("peer")))
     }),
+    Attack::new("multicast listener report with a payload, to all nodes", V6, |attempt| {
+        report(attempt, ALL_NODES, &[(131, 0), (132, 0)])
+    }),
+    Attack::new("multicast listener report v2 with a payload, to its group", V6, |attempt| {
+        report(attempt, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16), &[(143, 0)])
+    }),
     Attack::new("multicast listener query (a router's)", V6, |attempt| {
         let body = [&[0; 16][..], &attempt.payload()].concat();
         let own = v6(attempt.at("own_link"));
@@ -193,10 +199,14 @@ fn advertise(attempt: &Attempt<'_>, who: &str) -> Outcome {
 }
 
 fn listen(attempt: &Attempt<'_>, to: Ipv6Addr) -> Outcome {
+    report(attempt, to, &[(131, 0), (132, 0), (143, 0)])
+}
+
+fn report(attempt: &Attempt<'_>, to: Ipv6Addr, kinds: &[(u8, u8)]) -> Outcome {
     let own = v6(attempt.at("own_link"));
     let body = [&[0; 16][..], &attempt.payload()].concat();
-    all([(131, 0), (132, 0), (143, 0)].map(|kind| -> Outcome {
-        let message = icmp((own.into(), to.into()), kind, [0; 4], &body);
+    all(kinds.iter().map(|kind| -> Outcome {
+        let message = icmp((own.into(), to.into()), *kind, [0; 4], &body);
         Ok(send_ip(to.into(), &ip6(own, to, ICMP6, 1, &message))?)
     }))
 }
