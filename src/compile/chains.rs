@@ -20,10 +20,12 @@ const ICMP6: u8 = 58;
 /// The hop limit of multicast listener discovery.
 const ONE_HOP: u8 = 1;
 /// The longest neighbour discovery message the kernel sends: 24 bytes and one option of 8 (`ndisc_send_ns`).
+/// As long is a listener report with the option before it.
 const DISCOVERY_LENGTH: u16 = 32;
 /// The same of a router solicitation, which has no target (`ndisc_send_rs`).
 const SOLICITATION_LENGTH: u16 = 16;
 const ROUTER_SOLICITATION: u8 = 133;
+const LISTENER_REPORT_V2: u8 = 143;
 /// Multicast that stays on the link (RFC 4291, 2.7).
 pub(super) const LINK_MULTICAST: Stmt = Stmt::Ip6To(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 
@@ -43,7 +45,7 @@ const LINK_OUT: [(u8, u8, &str); 6] = [
     (136, 255, "neighbour advertisement"),
     (131, ONE_HOP, "multicast listener report"),
     (132, ONE_HOP, "multicast listener done"),
-    (143, ONE_HOP, "multicast listener report v2"),
+    (LISTENER_REPORT_V2, ONE_HOP, "multicast listener report v2"),
 ];
 
 /// Every chain of the table.
@@ -164,10 +166,12 @@ fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
         let mut statements = vec![Stmt::HopLimit(*hop_limit), Stmt::Icmp6Type(*icmp_type)];
         if direction == Direction::Egress {
             // No room for anything else where a raw socket could write it (security model 4).
-            statements.push(match (*hop_limit, *icmp_type) {
-                (ONE_HOP, _) => LINK_MULTICAST,
-                (_, ROUTER_SOLICITATION) => Stmt::Ip6LengthAtMost(SOLICITATION_LENGTH),
-                _ => Stmt::Ip6LengthAtMost(DISCOVERY_LENGTH),
+            // A report of the second version is as long as there are groups.
+            statements.extend((*hop_limit == ONE_HOP).then_some(LINK_MULTICAST));
+            statements.extend(match *icmp_type {
+                LISTENER_REPORT_V2 => None,
+                ROUTER_SOLICITATION => Some(Stmt::Ip6LengthAtMost(SOLICITATION_LENGTH)),
+                _ => Some(Stmt::Ip6LengthAtMost(DISCOVERY_LENGTH)),
             });
         }
         statements.push(Stmt::Verdict(Verdict::Accept));
