@@ -126,11 +126,13 @@ fn trial(
         let arrived = Arrived { frames: own.len(), said, told: false, ceased };
         all.insert((number, capabilities, family), arrived);
     }
-    if let Some(seawall) = seawall.filter(|_| all.values().any(|arrived| arrived.frames > 0)) {
-        while told(seawall, attacker) <= told_before && ended.elapsed() < TOLD_WITHIN {
+    if let Some(seawall) = seawall {
+        let has_arrived = all.values().any(|arrived| arrived.frames > 0);
+        let is_told = || told(seawall, attacker) > told_before;
+        while has_arrived && !is_told() && ended.elapsed() < TOLD_WITHIN {
             std::thread::sleep(Duration::from_millis(100));
         }
-        let is_told = told(seawall, attacker) > told_before;
+        let is_told = is_told();
         all.values_mut().for_each(|arrived| arrived.told = is_told);
     }
     all

@@ -17,7 +17,7 @@ use crate::wire::{PacketSocket, all, send_ip, set_option};
 use crate::{Attack, BOTH, Outcome};
 
 /// What the attacker's container publishes to the world, over UDP.
-const PUBLISHED: u16 = 8001;
+pub(crate) const PUBLISHED: u16 = 8001;
 /// Of a ping that policy allows.
 const PING: [u8; 2] = [0x77, 0x01];
 
@@ -135,10 +135,7 @@ fn bound(address: SocketAddr) -> Result<OwnedFd, Box<dyn std::error::Error>> {
 }
 
 /// Makes it look as if each of those who are away had spoken first; then answers.
-pub(crate) fn forged(
-    attempt: &Attempt<'_>,
-    begin: impl Fn(&Attempt<'_>, SocketAddr) -> Outcome,
-) -> Outcome {
+fn forged(attempt: &Attempt<'_>, begin: impl Fn(&Attempt<'_>, SocketAddr) -> Outcome) -> Outcome {
     let socket = UdpSocket::bind((attempt.own(), PUBLISHED))?;
     all(attempt.away().map(|(to, _)| -> Outcome {
         let theirs = SocketAddr::new(to, attempt.port());

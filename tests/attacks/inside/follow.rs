@@ -5,7 +5,8 @@ use std::error::Error;
 use std::io::Write as _;
 use std::net::{IpAddr, UdpSocket};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::Outcome;
 use crate::packet::{SYN, TCP, UDP, ether_of, frame, ip, tcp, udp};
@@ -14,7 +15,8 @@ use crate::wire::{PacketSocket, all, send_ip, send_plain};
 
 /// How long packets follow.
 const WHILE: Duration = Duration::from_millis(1500);
-const PAUSE: Duration = Duration::from_millis(5);
+/// Short beside any repair.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Runs nft with commands on its input.
 pub(crate) fn nft(commands: &str) -> Outcome {
@@ -58,45 +60,57 @@ pub(crate) fn is_refused(outcome: &Outcome) -> bool {
     outcome.as_ref().is_err_and(|error| error.to_string().contains("Operation not permitted"))
 }
 
-/// Ordinary packets: to a peer, the host and the world.
-pub(crate) fn plain(attempt: &Attempt<'_>) -> Outcome {
-    repeat(|| Ok(all(attempt.away().map(|(to, _)| send_plain(attempt, to, 9)))?))
+/// Changes something while packets are sent without a pause, so that none of the time until a repair is missed; and for a
+/// while afterwards, unless it was refused. What the change came to is the outcome.
+pub(crate) fn beside(
+    change: impl FnOnce() -> Outcome,
+    send: impl Fn() -> Result<(), Box<dyn Error>> + Sync,
+) -> Outcome {
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                // What becomes of them is seen where they arrive.
+                let _ = send();
+                std::thread::sleep(PAUSE);
+            }
+        });
+        let changed = change();
+        if !is_refused(&changed) {
+            std::thread::sleep(WHILE);
+        }
+        ended.store(true, Ordering::Relaxed);
+        changed
+    })
 }
 
-/// Ordinary packets to one address.
-pub(crate) fn plain_to(attempt: &Attempt<'_>, to: IpAddr) -> Outcome {
-    repeat(|| Ok(send_plain(attempt, to, 9)?))
+/// Ordinary packets: to a peer, the host and the world.
+pub(crate) fn plain(attempt: &Attempt<'_>) -> Outcome {
+    Ok(all(attempt.away().map(|(to, _)| send_plain(attempt, to, 9)))?)
 }
 
 /// Ordinary packets from another address than the one Docker gave.
 pub(crate) fn from(attempt: &Attempt<'_>, from: IpAddr) -> Outcome {
     let socket = UdpSocket::bind((from, attempt.port()))?;
-    repeat(|| {
-        let send = |(to, _): (IpAddr, Mac)| socket.send_to(&attempt.payload(), (to, 9)).map(drop);
-        Ok(all(attempt.away().map(send))?)
-    })
+    let send = |(to, _): (IpAddr, Mac)| socket.send_to(&attempt.payload(), (to, 9)).map(drop);
+    Ok(all(attempt.away().map(send))?)
 }
 
 /// What the policy allows; where it goes is another's business.
 pub(crate) fn to_friend(attempt: &Attempt<'_>) -> Outcome {
     let (own, friend) = (attempt.own(), attempt.at("friend"));
     let segment = tcp((own, friend), (attempt.port(), 5432), SYN, &attempt.payload());
-    let packet = ip(own, friend, TCP, &segment);
-    repeat(|| Ok(send_ip(friend, &packet)?))
+    Ok(send_ip(friend, &ip(own, friend, TCP, &segment))?)
 }
 
-/// Frames by a packet socket on another device.
-pub(crate) fn by_device(attempt: &Attempt<'_>, device: &str) -> Outcome {
-    let socket = PacketSocket::raw_on(device)?;
-    let mac = mac_of(device)?;
-    repeat(|| {
-        let send = |(to, to_mac): (IpAddr, Mac)| {
-            let ends = (attempt.own(), to);
-            let packet = ip(ends.0, to, UDP, &udp(ends, (attempt.port(), 9), &attempt.payload()));
-            socket.send(to_mac, ether_of(to), &frame(to_mac, mac, ether_of(to), &packet))
-        };
-        Ok(all(attempt.away().map(send))?)
-    })
+/// Frames by a packet socket on another device, from an Ethernet address.
+pub(crate) fn by_device(attempt: &Attempt<'_>, socket: &PacketSocket, from: Mac) -> Outcome {
+    let send = |(to, to_mac): (IpAddr, Mac)| {
+        let ends = (attempt.own(), to);
+        let packet = ip(ends.0, to, UDP, &udp(ends, (attempt.port(), 9), &attempt.payload()));
+        socket.send(to_mac, ether_of(to), &frame(to_mac, from, ether_of(to), &packet))
+    };
+    Ok(all(attempt.away().map(send))?)
 }
 
 /// The Ethernet address of a device.
@@ -104,15 +118,4 @@ pub(crate) fn mac_of(device: &str) -> Result<Mac, Box<dyn Error>> {
     let text = std::fs::read_to_string(format!("/sys/class/net/{device}/address"))?;
     let mut bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap_or(0));
     Ok(std::array::from_fn(|_| bytes.next().unwrap_or(0)))
-}
-
-/// Again and again; the last outcome counts.
-fn repeat(send: impl Fn() -> Outcome) -> Outcome {
-    let until = Instant::now() + WHILE;
-    let mut outcome = Ok(());
-    while Instant::now() < until {
-        outcome = send();
-        std::thread::sleep(PAUSE);
-    }
-    outcome
 }

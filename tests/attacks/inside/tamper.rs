@@ -1,12 +1,12 @@
 //! Owns attacks that change rules or connection entries first. They need NET_ADMIN.
 
-use crate::follow::{is_refused, nft, plain, run, tc, to_friend};
+use crate::follow::{beside, nft, plain, run, tc, to_friend};
 use crate::target::{Attempt, Family};
 use crate::wire::{all, send_plain};
 use crate::{Attack, BOTH, Outcome, V4};
 
 /// So many revisions of a policy are tried as marks.
-const GENERATIONS: u32 = 24;
+const GENERATIONS: u32 = 8;
 
 pub(crate) const ATTACKS: &[Attack] = &[
     Attack::spoiling("nftables: flush ruleset", BOTH, |attempt| tampered(attempt, "flush ruleset")),
@@ -29,15 +29,11 @@ pub(crate) const ATTACKS: &[Attack] = &[
     }),
     Attack::spoiling("nftables: every table of every family deleted", BOTH, |attempt| {
         let families = ["inet", "netdev", "ip", "ip6", "arp", "bridge"];
-        let outcomes = families.map(|family| nft(&format!("delete table {family} seawall")));
-        if outcomes.iter().any(is_refused) {
-            return all(outcomes);
-        }
-        plain(attempt).and(all(outcomes))
+        let delete = |family| nft(&format!("delete table {family} seawall"));
+        beside(|| all(families.map(delete)), || plain(attempt))
     }),
     Attack::spoiling("nftables: a chain of its own that accepts earlier", BOTH, |attempt| {
-        own_chain("output priority -300", "accept")?;
-        plain(attempt)
+        beside(|| own_chain("output priority -300", "accept"), || plain(attempt))
     }),
     Attack::spoiling(
         "nftables: a chain of its own that marks connections as allowed",
@@ -49,21 +45,19 @@ pub(crate) const ATTACKS: &[Attack] = &[
                 .collect();
             let marks = marks.join(", ");
             let rule = format!("ct mark set numgen inc mod {GENERATIONS} map {{ {marks} }}");
-            own_chain("output priority -150", &rule)?;
-            plain(attempt)
+            beside(|| own_chain("output priority -150", &rule), || plain(attempt))
         },
     ),
     Attack::spoiling("nftables: connections not tracked (notrack)", BOTH, |attempt| {
-        own_chain("output priority -300", "notrack")?;
-        plain(attempt)
+        beside(|| own_chain("output priority -300", "notrack"), || plain(attempt))
     }),
     Attack::spoiling("nftables: an allowed destination translated (DNAT)", BOTH, |attempt| {
         let (word, friend, outside) = rewriting(attempt);
-        nft(&format!(
+        let change = format!(
             "add table inet mine; add chain inet mine out {{ type nat hook output priority 10; }}; \
              add rule inet mine out {word} daddr {friend} tcp dport 5432 dnat {word} to {outside}"
-        ))?;
-        to_friend(attempt)
+        );
+        beside(|| nft(&change), || to_friend(attempt))
     }),
     Attack::spoiling(
         "nftables: an allowed destination rewritten after the filter (postrouting)",
@@ -71,8 +65,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         |attempt| {
             let (word, friend, outside) = rewriting(attempt);
             let rule = format!("{word} daddr {friend} tcp dport 5432 {word} daddr set {outside}");
-            own_chain("postrouting priority 200", &rule)?;
-            to_friend(attempt)
+            beside(|| own_chain("postrouting priority 200", &rule), || to_friend(attempt))
         },
     ),
     Attack::spoiling(
@@ -80,22 +73,22 @@ pub(crate) const ATTACKS: &[Attack] = &[
         BOTH,
         |attempt| {
             let (word, friend, outside) = rewriting(attempt);
-            nft(&format!(
+            let change = format!(
                 "add table netdev mine; \
              add chain netdev mine out {{ type filter hook egress device \"eth0\" priority 500; }}; \
              add rule netdev mine out {word} daddr {friend} tcp dport 5432 {word} daddr set {outside}"
-            ))?;
-            to_friend(attempt)
+            );
+            beside(|| nft(&change), || to_friend(attempt))
         },
     ),
     Attack::spoiling("tc: an allowed destination rewritten at the device (pedit)", V4, |attempt| {
         let (_, friend, outside) = rewriting(attempt);
         tc("qdisc add dev eth0 clsact")?;
-        tc(&format!(
+        let change = format!(
             "filter add dev eth0 egress protocol ip u32 match ip dst {friend} \
              action pedit munge ip dst set {outside}"
-        ))?;
-        to_friend(attempt)
+        );
+        beside(|| tc(&change), || to_friend(attempt))
     }),
     Attack::spoiling(
         "ctnetlink: a connection entry injected, marked as allowed",
@@ -117,14 +110,9 @@ pub(crate) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// Changes seawall's own table, if there is one, and sends ordinary packets whatever came of it: where there is none, they
-/// show that they would arrive.
+/// Changes seawall's own table, if there is one, beside ordinary packets: where there is none, they show that they arrive.
 fn tampered(attempt: &Attempt<'_>, commands: &str) -> Outcome {
-    let changed = nft(commands);
-    if is_refused(&changed) {
-        return changed;
-    }
-    plain(attempt).and(changed)
+    beside(|| nft(commands), || plain(attempt))
 }
 
 /// A table of the attacker's own with one chain and one rule.
