@@ -188,14 +188,14 @@ impl KernelTable {
     pub fn foreign(&mut self) -> Result<Vec<ForeignChain>, ApplyError> {
         let mut found = Vec::new();
         let every = libc::NFPROTO_UNSPEC as u8;
-        self.ask(libc::NFT_MSG_GETCHAIN, every, &[], |family, chain| {
+        self.ask((libc::NFT_MSG_GETCHAIN, true), every, &[], |family, chain| {
             found.extend(base_chain(family, chain));
         })?;
         found.sort();
         let tables: BTreeSet<_> = found.iter().map(|one| (one.family, one.table.clone())).collect();
         for (family, table) in tables {
             let mut contents = BTreeMap::new();
-            self.ask(libc::NFT_MSG_GETRULE, family, &[(1, &table)], |_, rule| {
+            self.ask((libc::NFT_MSG_GETRULE, true), family, &[(1, &table)], |_, rule| {
                 add_rule(&mut contents, rule);
             })?;
             let of_table = |one: &&mut ForeignChain| one.family == family && one.table == table;

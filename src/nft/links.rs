@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 
 use super::decode::attribute;
-use super::socket::{Incoming, messages};
+use super::wire::{Message, messages};
 use crate::compile::guard::Link;
 
 /// `struct ifinfomsg`: family, padding, kind, number, flags, change mask.
@@ -68,7 +68,7 @@ fn list_once<T>(
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno.into()),
         };
-        for Incoming { kind, flags, payload, .. } in messages(&buffer[..length]) {
+        for Message { kind, flags, payload, .. } in messages(&buffer[..length]) {
             is_whole &= flags & INTERRUPTED == 0;
             match i32::from(kind) {
                 libc::NLMSG_DONE => return Ok(is_whole.then_some(found)),

@@ -27,9 +27,6 @@ const READINGS: usize = 20;
 const DUMPS: usize = 10;
 /// The longest answer to one `recv`, in bytes (`netlink_dump` in the kernel takes 32 KiB at most).
 const ANSWER: usize = 64 << 10;
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const HEADER: usize = 16;
-const NFGENMSG: usize = 4;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// A set's elements, each with what it stands for.
@@ -172,7 +169,7 @@ impl KernelTable {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            refused.extend(messages(&buffer[..length]).filter_map(Reply::of));
+            refused.extend(wire::messages(&buffer[..length]).filter_map(Reply::of));
         }
     }
 
@@ -180,18 +177,20 @@ impl KernelTable {
     /// for others to choose, so they are not kept.
     pub(super) fn ask(
         &mut self,
-        kind: i32,
+        (kind, is_dump): (i32, bool),
         family: u8,
         strings: &[(u16, &str)],
         mut each: impl FnMut(u8, &[u8]),
     ) -> Result<(), ApplyError> {
         self.sequence = self.sequence.wrapping_add(1);
         let kind = (wire::NFTABLES << 8) | kind as u16;
-        let request = wire::write(kind, libc::NLM_F_DUMP, self.sequence, (family, 0), strings);
+        let flags = if is_dump { libc::NLM_F_DUMP } else { 0 };
+        let request = wire::write(kind, flags, self.sequence, (family, 0), strings);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
             .map_err(|errno| self.send_error(errno))?;
         let mut buffer = vec![0; ANSWER];
-        loop {
+        let mut is_told = false;
+        while is_dump || !is_told {
             let flags = MsgFlags::empty();
             let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
                 Ok(length) => length,
@@ -203,10 +202,14 @@ impl KernelTable {
                     continue;
                 }
                 match message.nftables() {
-                    Some((_, family, attributes)) => each(family, attributes),
-                    // The end. What went away meanwhile is told by its own event.
+                    Some((_, family, attributes)) => {
+                        is_told = true;
+                        each(family, attributes);
+                    }
+                    // The end. What went away meanwhile shows in the generation.
                     None => match message.errno() {
                         None | Some(0 | libc::ENOENT) => return Ok(()),
+                        Some(libc::EPERM) => return Err(ApplyError::Permission),
                         Some(errno) => {
                             return Err(ApplyError::Io(io::Error::from_raw_os_error(errno)));
                         }
@@ -214,6 +217,7 @@ impl KernelTable {
                 }
             }
         }
+        Ok(())
     }
 
     fn send_error(&self, errno: nix::errno::Errno) -> ApplyError {
@@ -318,7 +322,7 @@ impl KernelTable {
             .ok_or_else(|| ApplyError::Io(io::Error::other("the kernel told no generation")))
     }
 
-    /// Sends a get request, about one family or all, and collects the answers' attributes.
+    /// Asks for objects of one family or all, and collects the answers' attributes.
     fn request(
         &mut self,
         family: Option<TableFamily>,
@@ -326,44 +330,13 @@ impl KernelTable {
         strings: &[(u16, &str)],
         is_dump: bool,
     ) -> Result<Vec<Answer>, ApplyError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let request = get_request(family, kind, strings, is_dump, self.sequence);
-        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
-            .map_err(|errno| self.send_error(errno))?;
         let mut answers = Vec::new();
-        let mut buffer = vec![0; ANSWER];
-        loop {
-            let flags = MsgFlags::empty();
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
-                Ok(length) => length,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(errno) => return Err(ApplyError::Io(errno.into())),
-            };
-            for message in messages(&buffer[..length]) {
-                if message.sequence != self.sequence {
-                    continue;
-                }
-                match i32::from(message.kind) {
-                    libc::NLMSG_DONE => return Ok(answers),
-                    libc::NLMSG_ERROR => match Reply::of(message).map(|reply| reply.errno) {
-                        Some(0) | None => return Ok(answers),
-                        Some(libc::EPERM) => return Err(ApplyError::Permission),
-                        // The set or table went away meanwhile; the generation tells.
-                        Some(libc::ENOENT) => return Ok(answers),
-                        Some(errno) => {
-                            return Err(ApplyError::Io(io::Error::from_raw_os_error(errno)));
-                        }
-                    },
-                    _ => answers.push(Answer {
-                        family: decode::family(message.payload),
-                        payload: message.payload.get(NFGENMSG..).unwrap_or(&[]).to_vec(),
-                    }),
-                }
-            }
-            if !is_dump && !answers.is_empty() {
-                return Ok(answers);
-            }
-        }
+        let number = family.map_or(libc::NFPROTO_UNSPEC, number) as u8;
+        self.ask((kind, is_dump), number, strings, |family, attributes| {
+            answers
+                .push(Answer { family: decode::family(&[family]), payload: attributes.to_vec() });
+        })?;
+        Ok(answers)
     }
 }
 
@@ -385,54 +358,6 @@ impl Answer {
     }
 }
 
-fn get_request(
-    family: Option<TableFamily>,
-    kind: i32,
-    strings: &[(u16, &str)],
-    is_dump: bool,
-    sequence: u32,
-) -> Vec<u8> {
-    let flags = libc::NLM_F_REQUEST | if is_dump { libc::NLM_F_DUMP } else { 0 };
-    let mut bytes = vec![0; HEADER + NFGENMSG];
-    for (attribute, value) in strings {
-        let length = 4 + value.len() + 1;
-        bytes.extend((length as u16).to_ne_bytes());
-        bytes.extend(attribute.to_ne_bytes());
-        bytes.extend(value.as_bytes());
-        bytes.resize(bytes.len().next_multiple_of(4).max(bytes.len() + 1).next_multiple_of(4), 0);
-    }
-    let length = bytes.len() as u32;
-    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&((NFNL_SUBSYS_NFTABLES << 8) | kind as u16).to_ne_bytes());
-    bytes[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
-    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    bytes[HEADER] = family.map_or(libc::NFPROTO_UNSPEC, number) as u8;
-    bytes
-}
-
-/// One netlink message (`struct nlmsghdr`, `linux/netlink.h`).
-pub(super) struct Incoming<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    sequence: u32,
-    pub(super) payload: &'a [u8],
-}
-
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Incoming<'_>> {
-    std::iter::from_fn(move || {
-        let header = bytes.get(..HEADER)?;
-        let word = |at: usize| {
-            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
-        let length = word(0) as usize;
-        let payload = bytes.get(HEADER..length)?;
-        let message = Incoming { kind: half(4), flags: half(6), sequence: word(8), payload };
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-        Some(message)
-    })
-}
-
 /// The kernel's answer to one message of a batch (`struct nlmsgerr`).
 struct Reply {
     sequence: u32,
@@ -441,13 +366,13 @@ struct Reply {
 }
 
 impl Reply {
-    fn of(message: Incoming<'_>) -> Option<Self> {
+    fn of(message: wire::Message<'_>) -> Option<Self> {
         (i32::from(message.kind) == libc::NLMSG_ERROR).then_some(())?;
         let errno = -i32::from_ne_bytes(message.payload.get(..4)?.try_into().ok()?);
         // With NLM_F_CAPPED (0x100) only the refused message's header follows, then the extended attributes.
         let is_capped = message.flags & 0x100 != 0;
         let inner = match is_capped {
-            true => HEADER,
+            true => wire::HEADER,
             false => u32::from_ne_bytes(message.payload.get(4..8)?.try_into().ok()?) as usize,
         };
         let extended = message.payload.get(4 + inner.next_multiple_of(4)..).unwrap_or(&[]);

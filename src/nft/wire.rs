@@ -1,15 +1,16 @@
-//! Owns the form of nfnetlink messages about any table, whoever's: headers, attributes, families by number.
+//! Owns the form of netlink messages: headers, and the requests nfnetlink takes about any table, whoever's.
 //!
 //! Pure. Sources: `struct nlmsghdr` (`linux/netlink.h`), `struct nfgenmsg` (`linux/netfilter/nfnetlink.h`).
 
 /// nf_tables among nfnetlink's subsystems (`NFNL_SUBSYS_NFTABLES`).
 pub(super) const NFTABLES: u16 = 10;
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
 /// One message.
 pub(super) struct Message<'a> {
     pub(super) kind: u16,
+    pub(super) flags: u16,
     pub(super) sequence: u32,
     /// The port id of the socket it is about or from.
     pub(super) port_id: u32,
@@ -40,8 +41,9 @@ pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
         };
         let length = word(0) as usize;
         let payload = bytes.get(HEADER..length)?;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let message = Message { kind, sequence: word(8), port_id: word(12), payload };
+        let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let (kind, flags) = (half(4), half(6));
+        let message = Message { kind, flags, sequence: word(8), port_id: word(12), payload };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         Some(message)
     })
