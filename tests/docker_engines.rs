@@ -26,6 +26,24 @@ fn docker_28_5_of_debian_sid_is_served() {
     serves(Engine::Sid, "28.5");
 }
 
+#[test]
+fn what_docker_28_announces_of_a_containers_addresses_is_never_refused() {
+    let host = DockerHost::start_engine(Engine::Sid);
+    let seawall = Seawall::start(&host, ENFORCE);
+    for name in ["first", "second"] {
+        host.docker_ok(&["network", "create", "--ipv6", name]);
+    }
+    // Docker gives a container up when it cannot announce an address; it does so while the netns is being programmed.
+    for _ in 0..20 {
+        let run = ["--network", "first", "--stop-timeout", "0", "busybox:1", "sleep", "900"];
+        let guest = host.guest(&run);
+        host.docker_ok(&["network", "connect", "second", &guest.id]);
+        host.docker_ok(&["network", "disconnect", "first", &guest.id]);
+    }
+    let log = seawall.log();
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+}
+
 /// All that follows, in one life of one daemon.
 fn serves(engine: Engine, version: &str) {
     let start = Instant::now();

@@ -119,7 +119,8 @@ pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ru
             Base { hook: Hook::Egress, device: Some(link.name.clone()), priority: 0, drops: true };
         // By its number: no name from outside is a chain's.
         let name = format!("link{}", link.index);
-        guard.chains.insert(name, Chain { base: Some(base), rules: leaving(link) });
+        let rules = if link.is_up { leaving(link) } else { arriving() };
+        guard.chains.insert(name, Chain { base: Some(base), rules });
     }
     Some(guard)
 }
@@ -154,6 +155,22 @@ fn leaving(link: &Link) -> Vec<Rule> {
     rules.push(rule(vec![Stmt::HasRoute, goto(ROUTED)], "judged by inet seawall"));
     rules.push(rule(vec![goto(DENY)], "packet sockets"));
     rules
+}
+
+/// The rules at a link that is not up yet: they count from the moment it is, until this is known and its own are there.
+///
+/// Docker from 28 on puts addresses and a link layer address on a link, sets it up, and announces the addresses itself, by ARP
+/// and neighbour advertisements. It gives the container up when one of these is not sent, so they must not be dropped.
+fn arriving() -> Vec<Rule> {
+    let v6 = Stmt::Protocol(Family::V6);
+    let announced = vec![v6.clone(), Stmt::Icmp6Type(ADVERTISEMENT), LINK_MULTICAST, accept()];
+    vec![
+        rule(announced, "addresses that are announced"),
+        rule(vec![Stmt::HasRoute, goto(ROUTED)], "judged by inet seawall"),
+        rule(vec![Stmt::Protocol(Family::V4), goto(DENY)], "packet sockets"),
+        rule(vec![v6, goto(DENY)], "packet sockets"),
+        rule(vec![accept()], "ARP, while it is set up"),
+    ]
 }
 
 /// What came from the IP stack.

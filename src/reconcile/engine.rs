@@ -24,6 +24,7 @@ use super::queue::Queue;
 use super::start::Start;
 
 use super::watch::{LogLimit, News, Watcher};
+use crate::compile::Ruleset;
 use crate::config::Foreign;
 use crate::metadata::{
     InventoryBuilder, NetworkMode, Observation, Source, WorkloadId, netns_inode,
@@ -52,6 +53,8 @@ pub(super) struct NetnsState {
     is_doubted: bool,
     /// What was wanted when the last try succeeded.
     pub(super) reached: Option<Wanted>,
+    /// The guard that was made then.
+    guard: Option<Ruleset>,
     /// The addresses that were its own when it was programmed first.
     first: Option<BTreeSet<IpAddr>>,
     pub(super) last: LastTry,
@@ -361,7 +364,10 @@ impl Engine {
                 if let Some(clearing) = &mut self.clearing {
                     clearing.note(&applied.transaction);
                 }
-                let is_repair = state.reached.as_ref() == Some(&wanted);
+                // What follows the links is no repair.
+                let follows = state.guard != applied.known.guard;
+                let is_repair = state.reached.as_ref() == Some(&wanted) && !follows;
+                state.guard.clone_from(&applied.known.guard);
                 state.last = LastTry {
                     is_in_force: applied.known.ruleset.is_some(),
                     is_guarded: wanted.guard.guards
