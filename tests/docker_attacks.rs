@@ -1,6 +1,7 @@
 //! Docker layer: from inside real containers, as root, every way out that anybody thought of. What counts is what arrives at
 //! the host's end of the container's cable, with seawall and without; the table of `docs/SECURITY-MODEL.md` is what came of
-//! it, and this test fails when they differ (`UPDATE_ATTACK_TABLE=1` writes it anew).
+//! it, and this test fails when they differ (`UPDATE_ATTACK_TABLE=1` writes it anew). `ATTACKS=mirred` tries only those with
+//! that in their names, for who works on them, and ends with what it measured.
 
 mod harness;
 
@@ -26,7 +27,9 @@ const REFUSED: &str = "Operation not permitted";
 fn what_leaves_an_attacked_container_is_what_the_security_model_says() {
     let host = DockerHost::start();
     let program = attacker_program();
-    let attacks = catalogue(&program);
+    let mut attacks = catalogue(&program);
+    let only = std::env::var("ATTACKS").unwrap_or_default();
+    attacks.retain(|attack| attack.name.contains(&only));
     let mut trials = Vec::new();
     for is_protected in [false, true] {
         // A new world each time: attacks leave their traces with the neighbours.
@@ -35,6 +38,7 @@ fn what_leaves_an_attacked_container_is_what_the_security_model_says() {
         trials.push(Trial::run(&cell, seawall.as_ref(), &attacks));
         if let Some(seawall) = &seawall {
             println!("errors logged: {:?}", seawall.log_at("ERROR"));
+            seawall.log_at("WARN").iter().for_each(|line| println!("{line}"));
         }
     }
     let [without, with] = <[Trial; 2]>::try_from(trials).unwrap_or_else(|_| unreachable!());
@@ -60,6 +64,7 @@ fn what_leaves_an_attacked_container_is_what_the_security_model_says() {
     }
     println!("{}", table.summary());
     assert_eq!(unproven, Vec::<String>::new(), "attacks that do not work without seawall either");
+    assert!(only.is_empty(), "of some attacks no table is made");
     table.check_or_write();
 }
 
@@ -68,7 +73,7 @@ fn verdict(control: &Arrived, measured: &Arrived) -> Verdict {
         // Without seawall nobody else refuses anything.
         _ if control.said.contains(REFUSED) => Verdict::Impossible,
         _ if control.frames == 0 && measured.frames == 0 => Verdict::Impossible,
-        Arrived { frames: 0, told: false, .. } => Verdict::Stopped,
+        Arrived { frames: 0, .. } => Verdict::Stopped,
         Arrived { told: true, ceased: true, .. } => Verdict::Repaired,
         Arrived { told: true, .. } => Verdict::Detected,
         _ => Verdict::NotStopped,

@@ -14,7 +14,7 @@ const END: &str = "<!-- attacks end -->";
 pub(crate) enum Verdict {
     /// Nothing arrived, and without seawall it does.
     Stopped,
-    /// It was told and put right, before anything arrived or a moment later.
+    /// It arrived for a moment; it was told and put right.
     Repaired,
     /// It arrived, and it was told.
     Detected,

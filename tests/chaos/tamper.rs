@@ -78,5 +78,7 @@ fn a_hundred_flushes_of_every_ruleset_change_nothing_that_is_owned() {
     );
     assert_eq!((successes, leaked), (0, 0));
     assert_eq!(all.map(Container::table), before);
-    assert_eq!(seawall.journal(), journal, "nothing was to do, and something was done");
+    // That Docker's own rules are gone is told, once for each; and nothing was to do.
+    let done: Vec<_> = seawall.journal().into_iter().filter(|entry| entry.operations > 0).collect();
+    assert_eq!(done, journal);
 }
