@@ -364,8 +364,8 @@ impl Engine {
                 if let Some(clearing) = &mut self.clearing {
                     clearing.note(&applied.transaction);
                 }
-                // What follows the links is no repair.
-                let follows = state.guard != applied.known.guard;
+                // What follows links that only the runtime can change is no repair.
+                let follows = !wanted.guard.is_admin && state.guard != applied.known.guard;
                 let is_repair = state.reached.as_ref() == Some(&wanted) && !follows;
                 state.guard.clone_from(&applied.known.guard);
                 state.last = LastTry {
