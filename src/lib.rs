@@ -15,6 +15,7 @@ pub mod input;
 pub mod metadata;
 pub mod model;
 pub mod nft;
+pub mod observe;
 pub mod policy;
 pub mod reconcile;
 pub mod runtime;

@@ -87,6 +87,12 @@ impl From<String> for Text {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Text {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|raw| Self::new(&raw))
+    }
+}
+
 impl Borrow<str> for Text {
     fn borrow(&self) -> &str {
         &self.0
