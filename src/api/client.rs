@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::start::{StartReply, StartRequest};
+use crate::observe::{Denial, Flow};
 use crate::reconcile::{Cleared, Entry, StatusReport};
 
 /// How long an answer may take.
@@ -72,6 +73,16 @@ impl Client {
     /// The last transactions.
     pub async fn journal(&self) -> Result<Vec<Entry>, ClientError> {
         self.call(Method::GET, "/v1/journal").await
+    }
+
+    /// The connections that were seen, most recent last.
+    pub async fn flows(&self) -> Result<Vec<Flow>, ClientError> {
+        self.call(Method::GET, "/v1/flows").await
+    }
+
+    /// The denials that were seen, most recent last.
+    pub async fn denials(&self) -> Result<Vec<Denial>, ClientError> {
+        self.call(Method::GET, "/v1/denials").await
     }
 
     /// Waits until everything known is programmed.
