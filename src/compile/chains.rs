@@ -14,6 +14,8 @@ use super::ruleset::{
 use crate::policy::{Action, DenyVerdict, DenyVerdicts, Direction, Mode};
 
 const TCP: u8 = 6;
+/// The port of resolvers (RFC 1035, 4.2.1).
+const DNS: u16 = 53;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 
@@ -48,11 +50,20 @@ const LINK_OUT: [(u8, u8, &str); 6] = [
     (LISTENER_REPORT_V2, ONE_HOP, "multicast listener report v2"),
 ];
 
+/// What of the rules depends on more than mode and sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// It forwards packets for others.
+    pub routes: bool,
+    /// Its queries go to resolvers outside, not to one on `lo` that asks for it.
+    pub asks_directly: bool,
+}
+
 /// Every chain of the table.
 pub fn chains(
     sets: &BTreeMap<String, Set>,
     mode: Mode,
-    routes: bool,
+    shape: Shape,
     deny: DenyVerdicts,
     generation: Generation,
 ) -> BTreeMap<String, Chain> {
@@ -63,17 +74,15 @@ pub fn chains(
         rules,
     };
     let judge = |from, peer, port| plain(judging(sets, from, peer, port));
+    let mut ingress = hook_rules(Stmt::FromLoopback, Direction::Ingress, enforce);
+    if shape.asks_directly {
+        ingress.insert(1, answers());
+    }
     let chain_list = [
-        ("ingress", base(Hook::Input, hook_rules(Stmt::FromLoopback, Direction::Ingress, enforce))),
+        ("ingress", base(Hook::Input, ingress)),
         ("egress", base(Hook::Output, hook_rules(Stmt::ToLoopback, Direction::Egress, enforce))),
-        ("transit", base(Hook::Forward, transit_rules(routes))),
-        (
-            "fast",
-            plain(vec![rule(
-                vec![Stmt::GenerationIs(generation), Stmt::Verdict(Verdict::Accept)],
-                "connections this generation of the policy allowed",
-            )]),
-        ),
+        ("transit", base(Hook::Forward, transit_rules(shape.routes))),
+        ("fast", plain(fast(generation, enforce))),
         ("loopback", plain(loopback())),
         ("essentials_in", plain(essentials(Direction::Ingress, &LINK_IN))),
         ("essentials_out", plain(essentials(Direction::Egress, &LINK_OUT))),
@@ -91,11 +100,25 @@ pub fn chains(
                 rule(vec![Stmt::Verdict(Verdict::Accept)], ""),
             ]),
         ),
-        ("deny_ingress", plain(denying("in", enforce.then_some(deny.ingress)))),
-        ("deny_egress", plain(denying("out", enforce.then_some(deny.egress)))),
-        ("deny_transit", plain(denying("transit", enforce.then_some(DenyVerdict::Drop)))),
+        ("deny_ingress", plain(denying_connection("in", enforce.then_some(deny.ingress)))),
+        ("deny_egress", plain(denying_connection("out", enforce.then_some(deny.egress)))),
+        (
+            "deny_transit",
+            plain(denying_connection("transit", enforce.then_some(DenyVerdict::Drop))),
+        ),
     ];
     chain_list.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect()
+}
+
+/// Connections that were judged before.
+fn fast(generation: Generation, enforce: bool) -> Vec<Rule> {
+    let accept = |judged| vec![judged, Stmt::Verdict(Verdict::Accept)];
+    let allowed = accept(Stmt::GenerationIs(generation));
+    let mut rules = vec![rule(allowed, "connections this generation of the policy allowed")];
+    if !enforce {
+        rules.push(rule(accept(Stmt::IsObserved), "told and counted once, at its first packet"));
+    }
+    rules
 }
 
 pub(super) fn rule(statements: Vec<Stmt>, comment: &str) -> Rule {
@@ -138,8 +161,14 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
 fn loopback() -> Vec<Rule> {
     vec![
         rule(vec![Stmt::CtState(CtState::New), Stmt::SetLocal], "began on lo: no policy was asked"),
+        answers(),
         rule(vec![Stmt::Verdict(Verdict::Accept)], ""),
     ]
+}
+
+/// What resolvers answer tells people the names of addresses; no rule asks for them.
+fn answers() -> Rule {
+    rule(vec![Stmt::FromUdpPort(DNS), Stmt::LogAnswer], "names of addresses, for people")
 }
 
 fn transit_rules(routes: bool) -> Vec<Rule> {
@@ -157,6 +186,8 @@ fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
         let statements = vec![
             Stmt::CtState(CtState::Related),
             Stmt::IsJudged,
+            // What passed in observe was not allowed.
+            Stmt::IsNotObserved,
             Stmt::L4Proto(protocol),
             Stmt::Verdict(Verdict::Accept),
         ];
@@ -203,6 +234,19 @@ fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side
             })
         })
         .collect()
+}
+
+/// The same for a chain of `inet seawall`. A connection that is only observed is told and counted once: its later packets
+/// and its answers are no denials of their own, for in enforce there were none.
+fn denying_connection(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule> {
+    let mut rules = denying(direction, verdict);
+    if verdict.is_none() {
+        let accept = rules.pop();
+        rules.push(rule(vec![Stmt::IsLocal, Stmt::Verdict(Verdict::Accept)], "keeps its mark"));
+        rules.push(rule(vec![Stmt::SetObserved], "no policy allows it; judged in enforce"));
+        rules.extend(accept);
+    }
+    rules
 }
 
 /// Logs within limits, counts exactly, and then does what is set; `None` observes.

@@ -35,8 +35,10 @@ pub struct Link {
 /// What of a policy the guard needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether there is one: something can open raw sockets, and what is not allowed is denied.
+    /// Whether there is one: something can open raw sockets.
     pub guards: bool,
+    /// Whether it denies; it only counts and tells where the mode is observe.
+    pub denies: bool,
     /// It forwards packets for others, whose source addresses are not its own.
     pub routes: bool,
     /// It can give itself any address: only those it had from the runtime are its own.
@@ -58,7 +60,7 @@ const ADVERTISEMENT: u8 = 136;
 impl Terms {
     /// Those of a netns nobody is known to need anything in.
     pub fn closed() -> Self {
-        Self { guards: true, ..Self::default() }
+        Self { guards: true, denies: true, ..Self::default() }
     }
 
     /// Those of the workloads of one netns.
@@ -72,8 +74,10 @@ impl Terms {
         let is_raw = is_admin || has(|held| held.net_raw);
         // Named only where it matters: an address that comes changes no terms but theirs.
         let named = workloads.iter().filter(|_| is_admin).flat_map(|workload| workload.addresses());
+        let mode = netns_mode(members);
         Self {
-            guards: is_raw && netns_mode(members) == Mode::Enforce,
+            guards: is_raw && mode != Mode::Off,
+            denies: mode == Mode::Enforce,
             routes: members.iter().any(|policy| policy.routes),
             is_admin,
             named: named.collect(),
@@ -93,7 +97,8 @@ impl Terms {
 
 /// The numbers of the links that are guarded against what sends past the netns' own hooks.
 pub fn guarded(terms: &Terms, links: &[Link]) -> Vec<u32> {
-    let guarded = links.iter().filter(|link| terms.guards && !link.is_loopback);
+    let is_closed = terms.guards && terms.denies;
+    let guarded = links.iter().filter(|link| is_closed && !link.is_loopback);
     guarded.filter(|link| is_guarded(link, terms)).map(|link| link.index).collect()
 }
 
@@ -106,7 +111,8 @@ pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ru
     let mut guard = Ruleset::empty(TableFamily::Netdev);
     guard.sets.insert(OWN4.to_owned(), addresses(Family::V4, own));
     guard.chains.insert(ROUTED.to_owned(), plain(routed(terms, has_v6)));
-    guard.chains.insert(DENY.to_owned(), plain(denying("raw", Some(DenyVerdict::Drop))));
+    let verdict = terms.denies.then_some(DenyVerdict::Drop);
+    guard.chains.insert(DENY.to_owned(), plain(denying("raw", verdict)));
     if has_v6 {
         if !terms.routes {
             guard.sets.insert(OWN6.to_owned(), addresses(Family::V6, own));
@@ -115,8 +121,12 @@ pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ru
         guard.chains.insert(TARGET.to_owned(), plain(target(own)));
     }
     for link in links.iter().filter(|link| is_guarded(link, terms)) {
-        let base =
-            Base { hook: Hook::Egress, device: Some(link.name.clone()), priority: 0, drops: true };
+        let base = Base {
+            hook: Hook::Egress,
+            device: Some(link.name.clone()),
+            priority: 0,
+            drops: terms.denies,
+        };
         // By its number: no name from outside is a chain's.
         let name = format!("link{}", link.index);
         let rules = if link.is_up { leaving(link) } else { arriving() };

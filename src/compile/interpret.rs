@@ -82,7 +82,8 @@ fn walk(ruleset: &Ruleset, chain: &str, packet: &Packet, marked: &mut bool, dept
     'rules: for rule in &chain.rules {
         for statement in &rule.statements {
             match statement {
-                Stmt::Counter | Stmt::Log(_) | Stmt::SetLocal => {}
+                Stmt::Counter | Stmt::Log(_) | Stmt::LogAnswer => {}
+                Stmt::SetLocal | Stmt::SetObserved => {}
                 Stmt::SetGeneration(_) => *marked = true,
                 Stmt::Reject(_) => return Flow::Done(Outcome::Reject),
                 Stmt::Verdict(Verdict::Accept) => {
@@ -114,6 +115,9 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::GenerationIs(generation) => packet.generation == Some(*generation),
         Stmt::IsJudged => packet.generation.is_some(),
         Stmt::IsLocal => packet.generation == Some(Generation::LOCAL),
+        Stmt::IsObserved => packet.generation == Some(Generation::OBSERVED),
+        Stmt::IsNotObserved => packet.generation != Some(Generation::OBSERVED),
+        Stmt::FromUdpPort(port) => packet.protocol == 17 && packet.ports.0 == *port,
         Stmt::CtState(state) => packet.state == Some(*state),
         Stmt::CtDirection(direction) => {
             packet.direction == *direction && packet.state != Some(CtState::Invalid)

@@ -13,9 +13,10 @@ pub mod ruleset;
 
 use std::collections::BTreeMap;
 
-use crate::metadata::Inventory;
+use crate::metadata::{Inventory, Runtime, Workload};
 use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
 
+use chains::Shape;
 pub use interpret::{Outcome, Packet, interpret};
 pub use ruleset::{Generation, Ruleset, TABLE, TableFamily};
 
@@ -31,7 +32,7 @@ pub struct Options {
 /// The ruleset of a netns nobody is known to need anything in: only the container with itself.
 pub fn closed(deny: DenyVerdicts) -> Ruleset {
     let sets = BTreeMap::new();
-    let chains = chains::chains(&sets, Mode::Enforce, false, deny, Generation::FIRST);
+    let chains = chains::chains(&sets, Mode::Enforce, Shape::default(), deny, Generation::FIRST);
     Ruleset { family: TableFamily::Inet, chains, sets }
 }
 
@@ -47,7 +48,17 @@ pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) ->
     }
     let owner = inventory.get(inventory.netns_owner(&members.first()?.workload))?;
     let sets = expand::sets(members, owner, inventory, &options.settings);
-    let routes = members.iter().any(|policy| policy.routes);
-    let chains = chains::chains(&sets, mode, routes, options.deny, Generation::FIRST);
+    let shape = Shape {
+        routes: members.iter().any(|policy| policy.routes),
+        asks_directly: asks_directly(owner),
+    };
+    let chains = chains::chains(&sets, mode, shape, options.deny, Generation::FIRST);
     Some(Ruleset { family: TableFamily::Inet, chains, sets })
+}
+
+/// Whether a workload's queries go to resolvers outside. On Docker's networks but the default bridge they go to its embedded
+/// resolver, on `lo`.
+fn asks_directly(owner: &Workload) -> bool {
+    matches!(owner.runtime, Runtime::Containerd(_))
+        || owner.networks.values().any(|network| network.is_default_bridge)
 }

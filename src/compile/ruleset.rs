@@ -16,6 +16,9 @@ pub const TABLE: &str = "seawall";
 /// The NFLOG group denials are sent to (`nflog` in `nft(8)`: `log group`).
 pub const LOG_GROUP: u16 = 5747;
 
+/// The NFLOG group that answers of resolvers are sent to.
+pub const ANSWER_GROUP: u16 = 5748;
+
 /// A comment in the ruleset: printable ASCII without quotes and backslashes, at most 120 bytes
 /// (nft and the kernel keep 128 at most). Security model 7.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -41,8 +44,9 @@ impl From<&Text> for Comment {
     }
 }
 
-/// A ruleset's revision: 1 to 65534, carried in the upper 16 bits of the conntrack mark.
-/// A connection accepted under an older one is judged again on its next packet. 65535 is no revision: see [`Self::LOCAL`].
+/// A ruleset's revision: 1 to 65533, carried in the upper 16 bits of the conntrack mark.
+/// A connection accepted under an older one is judged again on its next packet. 65534 and 65535 are no revisions: see
+/// [`Self::OBSERVED`] and [`Self::LOCAL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Generation(u16);
@@ -52,13 +56,15 @@ impl Generation {
     pub const FIRST: Self = Self(1);
     /// What stands in the generation's place in the mark of a connection that began on `lo`: no policy was asked about it.
     pub const LOCAL: Self = Self(u16::MAX);
+    /// The same of a connection that nothing allows and that passed because its workload is only observed.
+    pub const OBSERVED: Self = Self(u16::MAX - 1);
     /// The bits of the conntrack mark that hold the generation; the others belong to the container.
     pub const MASK: u32 = 0xffff_0000;
 
-    /// The next revision. After 65534 comes 1 again; 0 is the mark of a connection nobody judged.
+    /// The next revision. After 65533 comes 1 again; 0 is the mark of a connection nobody judged.
     pub fn next(self) -> Self {
         match self.0.saturating_add(1) {
-            u16::MAX => Self::FIRST,
+            next if next >= Self::OBSERVED.0 => Self::FIRST,
             next => Self(next),
         }
     }
@@ -71,7 +77,7 @@ impl Generation {
     /// The generation a mark carries.
     pub fn from_mark(mark: u32) -> Option<Self> {
         let generation = Self((mark >> 16) as u16);
-        let is_revision = generation.0 != 0 && generation != Self::LOCAL;
+        let is_revision = generation.0 != 0 && generation < Self::OBSERVED;
         (is_revision && mark & !Self::MASK == 0).then_some(generation)
     }
 }
@@ -283,6 +289,10 @@ pub enum Stmt {
     IsJudged,
     /// The connection began on `lo`.
     IsLocal,
+    /// The connection passed although nothing allows it, because the workload was only observed.
+    IsObserved,
+    /// The connection did not.
+    IsNotObserved,
     /// The connection's state.
     CtState(CtState),
     /// The packet's direction.
@@ -318,12 +328,18 @@ pub enum Stmt {
     },
     /// Count packets and bytes.
     Counter,
+    /// A UDP packet from this port.
+    FromUdpPort(u16),
     /// Log to [`LOG_GROUP`] with this prefix, 10 a second, 20 at once.
     Log(String),
+    /// Send to [`ANSWER_GROUP`], 50 a second, 100 at once.
+    LogAnswer,
     /// Mark the connection as accepted under this generation.
     SetGeneration(Generation),
     /// Mark the connection as one that began on `lo`.
     SetLocal,
+    /// Mark the connection as one that passed although nothing allows it.
+    SetObserved,
     /// Tell the sender.
     Reject(Reject),
     /// A verdict.
@@ -457,9 +473,10 @@ mod tests {
 
     #[test]
     fn generations_wrap_and_never_become_zero() {
-        let last = Generation::from_mark(0xfffe_0000).unwrap();
+        let last = Generation::from_mark(0xfffd_0000).unwrap();
         assert_eq!(last.next(), Generation::FIRST);
         assert_eq!(Generation::from_mark(Generation::LOCAL.mark()), None);
+        assert_eq!(Generation::from_mark(Generation::OBSERVED.mark()), None);
         assert_eq!(Generation::from_mark(0), None);
         assert_eq!(Generation::from_mark(Generation::FIRST.mark()), Some(Generation::FIRST));
     }

@@ -38,7 +38,7 @@ pub(super) fn number(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_be_bytes(attribute(bytes, kind)?.try_into().ok()?))
 }
 
-fn long(bytes: &[u8], kind: u16) -> Option<u64> {
+pub(super) fn long(bytes: &[u8], kind: u16) -> Option<u64> {
     Some(u64::from_be_bytes(attribute(bytes, kind)?.try_into().ok()?))
 }
 

@@ -6,8 +6,8 @@
 use std::net::Ipv6Addr;
 
 use crate::compile::ruleset::{
-    CtDirection, CtState, Family, Generation, LOG_GROUP, LookupKey, LookupRest, Reject, Side, Stmt,
-    Verdict,
+    ANSWER_GROUP, CtDirection, CtState, Family, Generation, LOG_GROUP, LookupKey, LookupRest,
+    Reject, Side, Stmt, Verdict,
 };
 
 /// One kernel expression, normalised: registers as 32-bit register numbers (0 to 15), counters without their counts.
@@ -132,6 +132,11 @@ const ARP_LENGTH: u32 = 42;
 pub(super) const ARP_HEAD: [u8; 8] = [8, 6, 0, 1, 8, 0, 6, 4];
 const LOG_RATE: u64 = 10;
 const LOG_BURST: u32 = 20;
+const ANSWER_RATE: u64 = 50;
+const ANSWER_BURST: u32 = 100;
+/// By which a copy of an answer is known.
+const ANSWER_PREFIX: &str = "seawall dns";
+const UDP: u8 = 17;
 
 fn nfproto(family: Family) -> u8 {
     match family {
@@ -188,13 +193,12 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         Stmt::ToLoopback => loopback(META_OIF),
         Stmt::GenerationIs(generation) => mark_is(*generation),
         Stmt::SetGeneration(generation) => set_mark(*generation),
-        Stmt::IsJudged => vec![
-            Expr::CtLoad { key: CT_MARK, dreg: 0 },
-            Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
-            Expr::Cmp { op: NEQ, sreg: 0, data: ne_bytes(0) },
-        ],
+        Stmt::IsJudged => compare_mark(NEQ, 0),
         Stmt::IsLocal => mark_is(Generation::LOCAL),
         Stmt::SetLocal => set_mark(Generation::LOCAL),
+        Stmt::IsObserved => mark_is(Generation::OBSERVED),
+        Stmt::IsNotObserved => compare_mark(NEQ, Generation::OBSERVED.mark()),
+        Stmt::SetObserved => set_mark(Generation::OBSERVED),
         Stmt::CtState(state) => vec![
             Expr::CtLoad { key: CT_STATE, dreg: 0 },
             Expr::Bitwise { reg: 0, mask: ne_bytes(state_bit(*state)), xor: ne_bytes(0) },
@@ -254,9 +258,19 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         ],
         Stmt::Lookup { key, set } => lookup(key, set),
         Stmt::Counter => vec![Expr::Counter],
+        Stmt::FromUdpPort(port) => {
+            let mut exprs = is_byte(META_L4PROTO, UDP).to_vec();
+            exprs.push(Expr::Payload { base: TRANSPORT, offset: 0, len: 2, dreg: 0 });
+            exprs.push(Expr::Cmp { op: EQ, sreg: 0, data: port.to_be_bytes().to_vec() });
+            exprs
+        }
         Stmt::Log(prefix) => vec![
             Expr::Limit { rate: LOG_RATE, unit: 1, burst: LOG_BURST },
             Expr::Log { prefix: prefix.clone(), group: LOG_GROUP },
+        ],
+        Stmt::LogAnswer => vec![
+            Expr::Limit { rate: ANSWER_RATE, unit: 1, burst: ANSWER_BURST },
+            Expr::Log { prefix: ANSWER_PREFIX.to_owned(), group: ANSWER_GROUP },
         ],
         Stmt::Reject(Reject::TcpReset) => vec![Expr::Reject { kind: REJECT_TCP_RST, code: 0 }],
         Stmt::Reject(Reject::AdminProhibited) => {
@@ -294,10 +308,15 @@ fn ip6_to(network: Ipv6Addr, bits: u8) -> Vec<Expr> {
 }
 
 fn mark_is(generation: Generation) -> Vec<Expr> {
+    compare_mark(EQ, generation.mark())
+}
+
+/// Compares the generation's bits of the mark.
+fn compare_mark(op: u32, mark: u32) -> Vec<Expr> {
     vec![
         Expr::CtLoad { key: CT_MARK, dreg: 0 },
         Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
-        Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(generation.mark()) },
+        Expr::Cmp { op, sreg: 0, data: ne_bytes(mark) },
     ]
 }
 
@@ -350,6 +369,7 @@ fn lookup(key: &LookupKey, set: &str) -> Vec<Expr> {
 fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     let mut found = vec![Stmt::FromLoopback, Stmt::ToLoopback, Stmt::Counter];
     found.extend([Stmt::IsJudged, Stmt::IsLocal, Stmt::SetLocal]);
+    found.extend([Stmt::IsObserved, Stmt::IsNotObserved, Stmt::SetObserved, Stmt::LogAnswer]);
     found.extend([CtState::Invalid, CtState::Related, CtState::New].map(Stmt::CtState));
     found.extend([CtDirection::Original, CtDirection::Reply].map(Stmt::CtDirection));
     found.extend([Reject::TcpReset, Reject::AdminProhibited].map(Stmt::Reject));
@@ -357,11 +377,16 @@ fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
         Expr::Cmp { data, .. } if data.len() == 1 => Some(data[0]),
         _ => None,
     };
+    let port = |expr: &Expr| match expr {
+        Expr::Cmp { data, .. } => Some(u16::from_be_bytes(data.as_slice().try_into().ok()?)),
+        _ => None,
+    };
     // Longer forms first: a protocol match may be the beginning of an ICMPv6 type match.
     let mut longer = Vec::new();
     longer.extend(link_candidates(exprs));
     longer.extend(exprs.get(3).and_then(byte).map(Stmt::HopLimit));
     longer.extend(exprs.get(3).and_then(byte).map(Stmt::Icmp6Type));
+    longer.extend(exprs.get(3).and_then(port).map(Stmt::FromUdpPort));
     longer.extend(
         exprs
             .iter()

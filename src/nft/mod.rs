@@ -2,17 +2,21 @@
 //!
 //! `render`, `expr` and `diff` are pure; `message` writes and `decode` reads netlink messages; `socket` sends one
 //! transaction and tells what failed; `owner` says whose a table is; `netns` opens sockets in other network
-//! namespaces, `links` reads their interfaces and addresses, and `seats` keeps their queues from `AF_XDP` sockets.
+//! namespaces; `listen` opens what denials and connections are heard by, `log`, `packet` and `conntrack` read it; `links` reads their interfaces and addresses, and `seats` keeps their queues from `AF_XDP` sockets.
 //! What a ruleset should be is never decided here.
 
+pub mod conntrack;
 pub mod decode;
 pub mod diff;
 pub mod expr;
 pub mod foreign;
 pub(crate) mod links;
+pub mod listen;
+pub mod log;
 pub mod message;
 pub mod netns;
 pub mod owner;
+pub mod packet;
 pub mod render;
 pub mod seats;
 pub mod socket;

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use super::expr::ARP_HEAD;
 use crate::compile::ruleset::{
-    Chain, Comment, CtDirection, CtState, Element, Family, Generation, Hook, KeyKind, LOG_GROUP,
-    LookupKey, LookupRest, Reject, Rule, Ruleset, Set, Side, Stmt, TABLE, Verdict,
+    ANSWER_GROUP, Chain, Comment, CtDirection, CtState, Element, Family, Generation, Hook, KeyKind,
+    LOG_GROUP, LookupKey, LookupRest, Reject, Rule, Ruleset, Set, Side, Stmt, TABLE, Verdict,
 };
 
 /// A whole ruleset. Sets first, then chains in the order a packet meets them.
@@ -185,6 +185,14 @@ fn statement(statement: &Stmt) -> String {
         Stmt::IsJudged => format!("ct mark and {:#010x} != 0x00000000", Generation::MASK),
         Stmt::IsLocal => mark_is(Generation::LOCAL),
         Stmt::SetLocal => set_mark(Generation::LOCAL),
+        Stmt::IsObserved => mark_is(Generation::OBSERVED),
+        Stmt::IsNotObserved => format!(
+            "ct mark and {:#010x} != {:#010x}",
+            Generation::MASK,
+            Generation::OBSERVED.mark()
+        ),
+        Stmt::SetObserved => set_mark(Generation::OBSERVED),
+        Stmt::FromUdpPort(port) => format!("udp sport {port}"),
         Stmt::CtState(CtState::New) => "ct state new".to_owned(),
         Stmt::CtState(CtState::Invalid) => "ct state invalid".to_owned(),
         Stmt::CtState(CtState::Related) => "ct state related".to_owned(),
@@ -219,6 +227,9 @@ fn statement(statement: &Stmt) -> String {
         Stmt::Log(prefix) => format!(
             "limit rate 10/second burst 20 packets log prefix \"{}\" group {LOG_GROUP}",
             Comment::new(prefix).as_str()
+        ),
+        Stmt::LogAnswer => format!(
+            "limit rate 50/second burst 100 packets log prefix \"seawall dns\" group {ANSWER_GROUP}"
         ),
         Stmt::Reject(Reject::TcpReset) => "reject with tcp reset".to_owned(),
         Stmt::Reject(Reject::AdminProhibited) => "reject with icmpx admin-prohibited".to_owned(),

@@ -5,16 +5,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
-    socket, sockopt,
-};
+use nix::sys::socket::SockProtocol;
 
 use super::decode::{number, string};
+use super::listen::{Heard, hear, open};
 use super::netns::{Entrance, Netns, NetnsError};
 use super::wire::{Message, messages};
 use crate::compile::TABLE;
@@ -24,8 +21,6 @@ use crate::input::Text;
 const NFTABLES_GROUP: u32 = 1 << 6;
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`.
 const LINK_GROUPS: u32 = 0x1 | 0x10 | 0x100;
-/// Room for what is told between two looks, in bytes. What does not fit is told to be lost.
-const BUFFER: usize = 1 << 20;
 /// The longest that is told at once, in bytes.
 const AT_ONCE: usize = 64 << 10;
 /// How many of these are read before what they say is looked at.
@@ -183,20 +178,11 @@ impl Entrance {
     pub fn watch(&self, netns: &Netns) -> Result<Watch, NetnsError> {
         self.enter(netns, || {
             Ok(Watch {
-                nftables: listen(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?,
-                links: listen(SockProtocol::NetlinkRoute, LINK_GROUPS)?,
+                nftables: Arc::new(open(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?),
+                links: Arc::new(open(SockProtocol::NetlinkRoute, LINK_GROUPS)?),
             })
         })
     }
-}
-
-fn listen(protocol: SockProtocol, groups: u32) -> io::Result<Arc<OwnedFd>> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-    // Where there is less room more is lost, and what is lost is looked for.
-    let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    Ok(Arc::new(fd))
 }
 
 impl Watch {
@@ -206,43 +192,25 @@ impl Watch {
         let mut buffer = vec![0; AT_ONCE];
         let (mut first, mut second) = (false, false);
         for _ in 0..READS {
-            match told(&self.nftables, &mut buffer)? {
-                Told::Nothing => {
+            match hear(&self.nftables, &mut buffer)? {
+                Heard::Nothing => {
                     first = true;
                     break;
                 }
-                Told::Bytes(length) => reader.nftables(&buffer[..length]),
-                Told::Lost => reader.lost(),
+                Heard::Bytes(length) => reader.nftables(&buffer[..length]),
+                Heard::Lost => reader.lost(),
             }
         }
         for _ in 0..READS {
-            match told(&self.links, &mut buffer)? {
-                Told::Nothing => {
+            match hear(&self.links, &mut buffer)? {
+                Heard::Nothing => {
                     second = true;
                     break;
                 }
-                Told::Bytes(_) | Told::Lost => reader.links(),
+                Heard::Bytes(_) | Heard::Lost => reader.links(),
             }
         }
         Ok(first && second)
-    }
-}
-
-enum Told {
-    Nothing,
-    Bytes(usize),
-    Lost,
-}
-
-fn told(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Told> {
-    loop {
-        return match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-            Ok(length) => Ok(Told::Bytes(length)),
-            Err(Errno::EAGAIN) => Ok(Told::Nothing),
-            Err(Errno::ENOBUFS) => Ok(Told::Lost),
-            Err(Errno::EINTR) => continue,
-            Err(errno) => Err(errno.into()),
-        };
     }
 }
 

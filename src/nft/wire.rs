@@ -4,6 +4,10 @@
 
 /// nf_tables among nfnetlink's subsystems (`NFNL_SUBSYS_NFTABLES`).
 pub(super) const NFTABLES: u16 = 10;
+/// Connection tracking (`NFNL_SUBSYS_CTNETLINK`).
+pub(super) const CONNTRACK: u16 = 1;
+/// NFLOG (`NFNL_SUBSYS_ULOG`).
+pub(super) const LOG: u16 = 4;
 pub(super) const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
@@ -23,6 +27,12 @@ impl<'a> Message<'a> {
     pub(super) fn nftables(&self) -> Option<(i32, u8, &'a [u8])> {
         let (header, attributes) = self.payload.split_at_checked(NFGENMSG)?;
         (self.kind >> 8 == NFTABLES).then_some((i32::from(self.kind & 0xff), header[0], attributes))
+    }
+
+    /// The same of a message of any subsystem of nfnetlink.
+    pub(super) fn of(&self, subsystem: u16) -> Option<(u8, &'a [u8])> {
+        let (_, attributes) = self.payload.split_at_checked(NFGENMSG)?;
+        (self.kind >> 8 == subsystem).then_some(((self.kind & 0xff) as u8, attributes))
     }
 
     /// The error number of an error message; 0 is none.
@@ -54,19 +64,33 @@ pub(super) fn write(
     kind: u16,
     flags: i32,
     sequence: u32,
-    (family, resource): (u8, u16),
+    about: (u8, u16),
     strings: &[(u16, &str)],
+) -> Vec<u8> {
+    let ended: Vec<(u16, Vec<u8>)> = strings
+        .iter()
+        .map(|(attribute, value)| (*attribute, [value.as_bytes(), &[0]].concat()))
+        .collect();
+    write_bytes(kind, flags, sequence, about, &ended)
+}
+
+/// A message with these attributes, about a family and a resource (`nfgen_family`, `res_id`).
+pub(super) fn write_bytes(
+    kind: u16,
+    flags: i32,
+    sequence: u32,
+    (family, resource): (u8, u16),
+    values: &[(u16, Vec<u8>)],
 ) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes.push(family);
     bytes.push(0);
     bytes.extend(resource.to_be_bytes());
-    for (attribute, value) in strings {
-        let length = 4 + value.len() + 1;
+    for (attribute, value) in values {
+        let length = 4 + value.len();
         bytes.extend((length as u16).to_ne_bytes());
         bytes.extend(attribute.to_ne_bytes());
-        bytes.extend(value.as_bytes());
-        bytes.push(0);
+        bytes.extend(value);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
     let length = bytes.len() as u32;

@@ -77,6 +77,8 @@ pub enum Carried {
     Icmp(u8),
     /// Another protocol, by its IANA number.
     Protocol(u8),
+    /// No IP: an Ethernet frame, by its EtherType.
+    Frame(u16),
 }
 
 impl Carried {
@@ -85,7 +87,7 @@ impl Carried {
         match self {
             Self::Port { proto, port } => Some(Packet::Port { proto, port }),
             Self::Ping => Some(Packet::Ping),
-            Self::Icmp(_) | Self::Protocol(_) => None,
+            Self::Icmp(_) | Self::Protocol(_) | Self::Frame(_) => None,
         }
     }
 }
@@ -106,13 +108,14 @@ impl fmt::Display for Carried {
             Self::Ping => f.pad("ping"),
             Self::Icmp(number) => f.pad(&format!("icmp type {number}")),
             Self::Protocol(number) => f.pad(&format!("protocol {number}")),
+            Self::Frame(number) => f.pad(&format!("EtherType {number}")),
         }
     }
 }
 
 /// A text that is nothing that can be carried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no port, no `ping`, no `icmp type N` and no `protocol N`")]
+#[error("`{0}` is no port, no `ping`, no `icmp type N`, no `protocol N` and no `EtherType N`")]
 pub struct CarriedError(Text);
 
 impl FromStr for Carried {
@@ -126,6 +129,8 @@ impl FromStr for Carried {
             number.parse().map(Self::Icmp).map_err(|_| error())
         } else if let Some(number) = text.strip_prefix("protocol ") {
             number.parse().map(Self::Protocol).map_err(|_| error())
+        } else if let Some(number) = text.strip_prefix("EtherType ") {
+            number.parse().map(Self::Frame).map_err(|_| error())
         } else {
             match text.parse::<Ports>() {
                 Ok(Ports { proto, range }) if range.is_single() => {
@@ -157,7 +162,9 @@ mod tests {
     #[test]
     fn what_is_carried_reads_back_as_it_was_written() {
         let port = Carried::Port { proto: L4Proto::Udp, port: 53 };
-        for carried in [port, Carried::Ping, Carried::Icmp(13), Carried::Protocol(47)] {
+        for carried in
+            [port, Carried::Ping, Carried::Icmp(13), Carried::Protocol(47), Carried::Frame(0x88cc)]
+        {
             assert_eq!(carried.to_string().parse(), Ok(carried));
         }
         for wrong in ["", "53", "0/tcp", "1-2/tcp", "icmp type 300", "protocol x"] {

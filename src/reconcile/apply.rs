@@ -14,6 +14,7 @@ use crate::compile::guard::{Link, Terms, guard, guarded};
 use crate::compile::{Ruleset, TableFamily};
 use crate::config::Ownership;
 use crate::metadata::WorkloadId;
+use crate::nft::listen::Listeners;
 use crate::nft::netns::{Entrance, Opened, Process};
 use crate::nft::owner::holder;
 use crate::nft::seats::Seats;
@@ -325,6 +326,11 @@ impl Kernel {
     /// Has what others do in a netns be told from now on.
     pub fn watch(&self, netns: &Netns) -> Result<Watch, Failure> {
         Ok(self.entrance.watch(netns)?)
+    }
+
+    /// Has denials and connections of a netns be told from now on.
+    pub fn listen(&self, netns: &Netns) -> Result<Listeners, Failure> {
+        Ok(self.entrance.listen(netns)?)
     }
 
     /// Reads what one netns holds, and its links.

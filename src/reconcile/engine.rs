@@ -17,6 +17,7 @@ use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted};
 use super::clear::Clearing;
 use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
+use super::feed::{self, Outlet, View};
 use super::foreign::{self, Finding};
 use super::journal::{Entry, Journal};
 use super::kept::{Kept, await_end};
@@ -73,6 +74,8 @@ pub(super) struct NetnsState {
     /// Their chains.
     pub(super) foreign: Vec<Finding>,
     log: LogLimit,
+    /// While this is held its denials and connections are listened to.
+    listening: Option<oneshot::Sender<()>>,
     /// Whether its container waited for this before its first instruction; none where it ran before the daemon did.
     pub(super) has_waited: Option<bool>,
 }
@@ -92,7 +95,8 @@ pub struct Engine {
     resync: Duration,
     rules: Rules,
     rules_error: Option<String>,
-    desired: Desired,
+    desired: Arc<Desired>,
+    outlet: Option<Outlet>,
     queue: Queue<WorkloadId>,
     netns: BTreeMap<WorkloadId, NetnsState>,
     journal: Journal,
@@ -125,7 +129,8 @@ impl Engine {
             resync: RESYNC,
             rules,
             rules_error: None,
-            desired: Desired::default(),
+            desired: Arc::default(),
+            outlet: None,
             queue: Queue::new(WORKERS),
             netns: BTreeMap::new(),
             journal: Journal::default(),
@@ -136,6 +141,11 @@ impl Engine {
             foreign: Foreign::default(),
             left: BTreeMap::new(),
         }
+    }
+
+    /// Hands on who is who, where to listen, and what was done.
+    pub fn set_outlet(&mut self, outlet: Outlet) {
+        self.outlet = Some(outlet);
     }
 
     /// Does this about chains of others that lead packets around the policy.
@@ -168,7 +178,9 @@ impl Engine {
             if self.is_cleared() {
                 return End::Cleared;
             }
+            self.hand_on();
             let next = self.queue.next_due();
+            let view_due = self.outlet.as_ref().and_then(Outlet::due);
             // Every arm is cancel-safe: receiving, a tick and sleeping lose nothing when another arm wins.
             tokio::select! {
                 // Observations before results: an address that left must leave before others are confirmed.
@@ -187,6 +199,7 @@ impl Engine {
                 Some(request) = requests.recv() => self.answer(request),
                 _ = resync.tick() => self.audit(),
                 () = sleep_until(next), if next.is_some() => {}
+                () = sleep_until(view_due), if view_due.is_some() => {}
             }
         }
     }
@@ -213,9 +226,13 @@ impl Engine {
 
     /// Decides everything anew and asks for work where the answer changed.
     fn decide(&mut self) {
-        self.desired = desire(self.facts.inventory(), &self.rules);
+        let mut desired = desire(self.facts.inventory(), &self.rules);
         if self.clearing.is_some() {
-            self.desired.rulesets.clear();
+            desired.rulesets.clear();
+        }
+        self.desired = Arc::new(desired);
+        if let Some(outlet) = &mut self.outlet {
+            outlet.outdate();
         }
         let inventory = self.facts.inventory();
         let stands_for = |owner: &WorkloadId, pid: u32| {
@@ -238,6 +255,20 @@ impl Engine {
             self.look_after(&id);
         }
         self.left.clear();
+    }
+
+    /// Hands on what others may look at.
+    fn hand_on(&mut self) {
+        let Some(outlet) = &mut self.outlet else { return };
+        for entry in self.journal.news() {
+            outlet.tell(feed::News::Entry(Box::new(entry)));
+        }
+        let (facts, desired, rules) = (&self.facts, &self.desired, &self.rules);
+        outlet.publish(|| View {
+            inventory: facts.inventory().clone(),
+            desired: Arc::clone(desired),
+            settings: rules.options.settings.clone(),
+        });
     }
 
     /// Takes an observation when everything before it is decided.
@@ -371,6 +402,7 @@ impl Engine {
                 state.last = LastTry {
                     is_in_force: applied.known.ruleset.is_some(),
                     is_guarded: wanted.guard.guards
+                        && wanted.guard.denies
                         && applied.unguarded.is_none()
                         && applied.unseated.is_none(),
                     unguarded: applied.unguarded.or(applied.unseated),

@@ -45,6 +45,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Journal {
     entries: VecDeque<Entry>,
+    /// Those that were not handed on yet.
+    untold: Vec<Entry>,
 }
 
 impl Journal {
@@ -114,6 +116,9 @@ impl Journal {
                 self.entries[last] = Entry { times, ..entry };
             }
             None => {
+                if self.untold.len() < KEPT {
+                    self.untold.push(entry.clone());
+                }
                 if at == KEPT {
                     self.entries.pop_front();
                     at -= 1;
@@ -122,6 +127,11 @@ impl Journal {
             }
         }
         &self.entries[at]
+    }
+
+    /// The entries since this was last asked. What is done in a loop is in here once.
+    pub(super) fn news(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.untold)
     }
 
     /// The entries, oldest first.

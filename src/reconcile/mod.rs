@@ -2,7 +2,7 @@
 //!
 //! `desired` (pure) is the pipeline from facts to rulesets; `apply` brings one netns to what is desired; `queue`
 //! orders the work; `start` is the gate containers wait at; `kept` is what is held of a running container; `engine` is the
-//! daemon's loop. Level-triggered: why something woke up is logged, never decided on.
+//! daemon's loop; `feed` hands on what others may look at. Level-triggered: why something woke up is logged, never decided on.
 
 pub mod apply;
 pub mod clear;
@@ -10,6 +10,7 @@ pub mod collect;
 pub mod coverage;
 pub mod desired;
 pub mod engine;
+pub mod feed;
 pub mod foreign;
 pub mod identity;
 pub mod journal;
@@ -24,6 +25,7 @@ pub use clear::Cleared;
 pub use coverage::Coverage;
 pub use desired::{Desired, Rules, desire};
 pub use engine::{End, Engine, Request};
+pub use feed::{Inlet, Outlet, View, feed};
 pub use journal::{Entry, Journal};
 pub use start::StartAnswer;
 pub use status::{StatusReport, WorkloadStatus};

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 use super::identity;
 use super::kept::Ended;
 use crate::metadata::WorkloadId;
+use crate::nft::listen::Listeners;
 use crate::nft::message::ready::when_readable;
 use crate::nft::watch::{Committer, Reader, Seen, Watch};
 
@@ -22,7 +23,14 @@ pub(super) enum News {
     /// Its container's first process has ended.
     Ended(Ended),
     /// It can be watched now, or why not.
-    Watchable { owner: WorkloadId, pid: u32, inode: u64, watch: Result<Watch, String> },
+    Watchable {
+        owner: WorkloadId,
+        pid: u32,
+        inode: u64,
+        watch: Result<Watch, String>,
+        /// Where its denials and connections are heard.
+        listeners: Result<Listeners, String>,
+    },
     /// Somebody did something there.
     Noticed(Notice),
 }

@@ -71,7 +71,7 @@ impl Guarded {
         Self {
             inside,
             outside,
-            terms: Terms { guards: true, ..Terms::default() },
+            terms: Terms { guards: true, denies: true, ..Terms::default() },
             mode: Mode::Enforce,
             kernel: Kernel::start().unwrap(),
             target,

@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use std::path::PathBuf;
+
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Engine, NetnsState};
 use crate::config::Foreign;
 use crate::metadata::{Observation, WorkloadId};
-use crate::nft::Netns;
+use crate::nft::listen::Listeners;
 use crate::nft::watch::{Committer, Watch};
+use crate::nft::{Netns, NetnsError};
 use crate::reconcile::apply::Failure;
+use crate::reconcile::feed::{self, Listening};
 use crate::reconcile::foreign::{Fate, Finding, Look};
 use crate::reconcile::kept::Ended;
 use crate::reconcile::watch::{News, Notice, follow};
@@ -22,7 +26,8 @@ impl Engine {
     pub(super) fn hear(&mut self, news: News, sender: &mpsc::UnboundedSender<News>) {
         match news {
             News::Ended(end) => self.end(end),
-            News::Watchable { owner, pid, inode, watch } => {
+            News::Watchable { owner, pid, inode, watch, listeners } => {
+                self.listen(&owner, pid, inode, listeners);
                 self.watch(owner, pid, inode, watch, sender.clone());
             }
             News::Noticed(notice) => self.notice(notice),
@@ -49,15 +54,44 @@ impl Engine {
         let (owner, pid) = (owner.clone(), state.pid);
         tokio::task::spawn_blocking(move || {
             let opened = Netns::of(&process).map_err(Failure::from);
-            let opened = opened.and_then(|netns| Ok((netns.inode(), kernel.watch(&netns)?)));
-            let (inode, watch) = match opened {
-                Ok((inode, watch)) => (inode, Ok(watch)),
-                Err(failure) if failure.is_gone() => return,
-                Err(failure) => (inode, Err(failure.chain())),
+            let opened =
+                opened.map(|netns| (netns.inode(), kernel.watch(&netns), kernel.listen(&netns)));
+            let (inode, watch, listeners) = match opened {
+                Ok((_, Err(failure), _)) | Err(failure) if failure.is_gone() => return,
+                Ok(opened) => opened,
+                Err(failure) => (inode, Err(failure), Err(NetnsError::Gone(PathBuf::new()).into())),
             };
+            let watch = watch.map_err(|failure| failure.chain());
+            let listeners = listeners.map_err(|failure| failure.chain());
             // Nobody listens any more only when the daemon stops.
-            let _ = sender.send(News::Watchable { owner, pid, inode, watch });
+            let _ = sender.send(News::Watchable { owner, pid, inode, watch, listeners });
         });
+    }
+
+    /// Hands on where a netns is heard.
+    fn listen(
+        &mut self,
+        owner: &WorkloadId,
+        pid: u32,
+        inode: u64,
+        listeners: Result<Listeners, String>,
+    ) {
+        let (Some(outlet), Some(state)) = (&self.outlet, self.netns.get_mut(owner)) else { return };
+        match listeners {
+            Ok(listeners) if state.pid == pid => {
+                let (held, until) = oneshot::channel();
+                state.listening = Some(held);
+                let addresses = self.facts.inventory().get(owner).into_iter();
+                let addresses = addresses.flat_map(|workload| workload.addresses()).collect();
+                let owner = owner.clone();
+                let listening = Listening { owner, pid, inode, addresses, listeners, until };
+                outlet.tell(feed::News::Netns(Box::new(listening)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(workload = %owner, %error, "its denials and connections are counted, but not listed");
+            }
+        }
     }
 
     fn watch(
