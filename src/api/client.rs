@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::start::{StartReply, StartRequest};
-use crate::observe::{Denial, Flow};
+use crate::config::modes::{ModeChange, ModeSetting};
+use crate::observe::{Denial, Event, Flow};
 use crate::reconcile::{Cleared, Entry, StatusReport};
 
 /// How long an answer may take.
@@ -83,6 +84,22 @@ impl Client {
     /// The denials that were seen, most recent last.
     pub async fn denials(&self) -> Result<Vec<Denial>, ClientError> {
         self.call(Method::GET, "/v1/denials").await
+    }
+
+    /// Events after this number, oldest first. With `wait` it answers when there is one, or with none after a while.
+    pub async fn events(&self, after: u64, wait: bool) -> Result<Vec<Event>, ClientError> {
+        self.call(Method::GET, &format!("/v1/events?after={after}&wait={wait}")).await
+    }
+
+    /// The modes that were set at run time.
+    pub async fn modes(&self) -> Result<Vec<ModeSetting>, ClientError> {
+        self.call(Method::GET, "/v1/modes").await
+    }
+
+    /// Sets a mode, or takes it back. Answers with all there are then.
+    pub async fn set_mode(&self, change: &ModeChange) -> Result<Vec<ModeSetting>, ClientError> {
+        let body = serde_json::to_vec(change)?;
+        self.within(PATIENCE, self.exchange(Method::POST, "/v1/modes", body)).await
     }
 
     /// Waits until everything known is programmed.

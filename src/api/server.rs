@@ -14,10 +14,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::seen;
 use super::start::{StartReply, StartRequest};
+use crate::config::modes::{ModeChange, ModeSetting};
 use crate::metadata::WorkloadId;
+use crate::observe::Query;
 use crate::reconcile::{Cleared, Entry, Request, StatusReport};
 
 /// The group that may use the socket besides root, where the host has it.
@@ -25,10 +28,32 @@ const GROUP: &str = "seawall";
 
 /// What the handlers need.
 #[derive(Clone)]
-struct Daemon {
-    requests: mpsc::Sender<Request>,
-    reload: mpsc::Sender<()>,
+pub(super) struct Daemon {
+    pub(super) asked: Asked,
     allowed_group: Option<u32>,
+}
+
+/// Whom the daemon's parts are asked by.
+#[derive(Clone)]
+pub struct Asked {
+    /// The reconcile loop.
+    pub requests: mpsc::Sender<Request>,
+    /// Who reads the configuration, and writes modes.
+    pub settings: mpsc::Sender<SettingsRequest>,
+    /// Who knows what was seen.
+    pub queries: mpsc::Sender<Query>,
+    /// The number of the last event.
+    pub sequence: watch::Receiver<u64>,
+}
+
+/// What is asked of who reads the configuration.
+pub enum SettingsRequest {
+    /// Read it again.
+    Reload,
+    /// The modes set at run time.
+    Modes(oneshot::Sender<Vec<ModeSetting>>),
+    /// Set one, or take it back. Answers with all there are then, or why not.
+    SetMode(ModeChange, oneshot::Sender<Result<Vec<ModeSetting>, String>>),
 }
 
 /// Who is at the other end of a connection (`SO_PEERCRED`, `unix(7)`).
@@ -89,18 +114,21 @@ fn group() -> Option<u32> {
     nix::unistd::Group::from_name(GROUP).ok().flatten().map(|group| group.gid.as_raw())
 }
 
-/// Answers requests until `stop` answers. `reload` is told when somebody asks for the configuration to be read again.
+/// Answers requests until `stop` answers.
 pub async fn serve(
     listener: UnixListener,
-    requests: mpsc::Sender<Request>,
-    reload: mpsc::Sender<()>,
+    asked: Asked,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let daemon = Daemon { requests, reload, allowed_group: group() };
+    let daemon = Daemon { asked, allowed_group: group() };
     let app = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/journal", get(journal))
         .route("/v1/settled", get(settled))
+        .route("/v1/flows", get(seen::flows))
+        .route("/v1/denials", get(seen::denials))
+        .route("/v1/events", get(seen::events))
+        .route("/v1/modes", get(modes).post(set_mode))
         .route("/v1/reload", post(reload_configuration))
         .route("/v1/starts", post(start))
         .route("/v1/clear", post(clear))
@@ -128,7 +156,7 @@ async fn check_peer(
     }
 }
 
-fn refusal(status: StatusCode, error: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, error: &str) -> Response {
     (status, Json(serde_json::json!({ "error": error }))).into_response()
 }
 
@@ -137,9 +165,8 @@ async fn ask<T>(
     daemon: &Daemon,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T, Response> {
-    let stopping = || refusal(StatusCode::SERVICE_UNAVAILABLE, "seawall is stopping");
     let (reply, answer) = oneshot::channel();
-    daemon.requests.send(request(reply)).await.map_err(|_| stopping())?;
+    daemon.asked.requests.send(request(reply)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }
 
@@ -182,8 +209,38 @@ async fn clear(
 }
 
 async fn reload_configuration(State(daemon): State<Daemon>) -> Response {
-    match daemon.reload.send(()).await {
+    match daemon.asked.settings.send(SettingsRequest::Reload).await {
         Ok(()) => Json(serde_json::json!({ "reload": "asked" })).into_response(),
-        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "seawall is stopping"),
+        Err(_) => stopping(),
+    }
+}
+
+pub(super) fn stopping() -> Response {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "seawall is stopping")
+}
+
+async fn modes(State(daemon): State<Daemon>) -> Result<Json<Vec<ModeSetting>>, Response> {
+    let (reply, answer) = oneshot::channel();
+    let asked = daemon.asked.settings.send(SettingsRequest::Modes(reply)).await;
+    asked.map_err(|_| stopping())?;
+    answer.await.map(Json).map_err(|_| stopping())
+}
+
+/// A mode can take protection away, so setting one is for root alone.
+async fn set_mode(
+    State(daemon): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(change): Json<ModeChange>,
+) -> Result<Json<Vec<ModeSetting>>, Response> {
+    if peer.uid != Some(0) {
+        return Err(refusal(StatusCode::FORBIDDEN, "only root may set modes"));
+    }
+    let (reply, answer) = oneshot::channel();
+    let asked = daemon.asked.settings.send(SettingsRequest::SetMode(change, reply)).await;
+    asked.map_err(|_| stopping())?;
+    match answer.await {
+        Ok(Ok(modes)) => Ok(Json(modes)),
+        Ok(Err(why)) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, &why)),
+        Err(_) => Err(stopping()),
     }
 }

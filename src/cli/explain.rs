@@ -27,13 +27,13 @@ pub(super) struct TestArgs {
     /// The client: container name, id, project/service, an IP address, `host`, `world`
     /// or `internet` (any address out there).
     #[arg(value_name = "FROM")]
-    client: String,
+    pub(super) client: String,
     /// The server and port: NAME:PORT/PROTO, [IPv6]:PORT/PROTO, or NAME:ping. Without a protocol it is tcp.
     #[arg(value_name = "TO:PORT/PROTO")]
-    server: String,
+    pub(super) server: String,
     /// Read facts from a file: saved `docker inspect` output, a compose file, or - for standard input.
     #[arg(long, value_name = "FILE")]
-    from: Vec<std::path::PathBuf>,
+    pub(super) from: Vec<std::path::PathBuf>,
 }
 
 pub(super) async fn test(global: &Global, args: &TestArgs) -> Result<Exit, CommandError> {
@@ -58,7 +58,7 @@ pub(super) async fn test(global: &Global, args: &TestArgs) -> Result<Exit, Comma
     );
     match global.output {
         Output::Json => output::json(&verdict)?,
-        Output::Human => output::print(&explained(args, &verdict)),
+        Output::Human => output::print(&explained(Some(args), &verdict)),
     }
     Ok(if verdict.allowed { Exit::Done } else { Exit::Difference })
 }
@@ -80,21 +80,25 @@ fn is_anywhere(word: &str) -> bool {
     matches!(word, "world" | "internet")
 }
 
-fn explained(args: &TestArgs, verdict: &Verdict) -> String {
+/// What decides a connection, in lines. `asked`: as it was asked for, which the answer begins with.
+pub(super) fn explained(asked: Option<&TestArgs>, verdict: &Verdict) -> String {
     let word = if verdict.allowed {
         output::paint(Colour::Good, "allowed")
     } else {
         output::paint(Colour::Bad, "denied")
     };
-    let mut lines = vec![format!("{} → {}: {word}", args.client, args.server)];
+    let head = asked.map(|args| format!("{} → {}: {word}", args.client, args.server));
+    let mut lines: Vec<String> = head.into_iter().collect();
     lines.extend(verdict.note.as_ref().map(note));
     lines.extend(verdict.egress.as_ref().map(|end| said("client", end)));
     lines.extend(verdict.ingress.as_ref().map(|end| said("server", end)));
     let ends = || verdict.egress.iter().chain(&verdict.ingress);
     if let Some(missing) = ends().find_map(|end| end.missing.as_ref()) {
         // Asked by name, answered by name.
-        let asked = [args.client.as_str(), args.server.split(':').next().unwrap_or_default()];
-        let word = asked.into_iter().find(|word| is_anywhere(word)).unwrap_or("internet");
+        let words = asked.into_iter().flat_map(|args| {
+            [args.client.as_str(), args.server.split(':').next().unwrap_or_default()]
+        });
+        let word = words.into_iter().find(|word| is_anywhere(word)).unwrap_or("internet");
         let missing = missing.replace(&format!("cidr:{SOMEWHERE}"), word);
         let indented: Vec<String> = missing.lines().map(|line| format!("    {line}")).collect();
         lines.push(format!("  to allow it, add to a file in policy.d/:\n{}", indented.join("\n")));

@@ -5,25 +5,30 @@
 mod apply;
 mod check;
 mod clear;
+mod denials;
 mod diff;
+mod events;
 mod explain;
 mod facts;
+mod flows;
+mod mode;
 mod output;
 mod plan;
 mod policy;
 mod resolve;
 mod run;
 mod runtime;
+mod settings;
 mod status;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::api::client::ClientError;
-use crate::config::{DEFAULT_PATH, Files, Loaded};
+use crate::config::{DEFAULT_PATH, Files, Loaded, STATE_DIR};
 use crate::input::Diagnostics;
 use crate::model::Catalogue;
 use crate::runtime::{Place, Wrapper, wrapper};
@@ -67,7 +72,7 @@ struct Global {
     )]
     socket: PathBuf,
     /// Folder for the daemon's state.
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/seawall")]
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
     /// For people, or as JSON for programs.
     #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
@@ -106,6 +111,14 @@ enum Command {
     Status(status::StatusArgs),
     /// Say whether a connection is allowed, and which statement decides it
     Test(explain::TestArgs),
+    /// Show what happened: denials, changes, tampering; or follow it
+    Events(events::EventsArgs),
+    /// Show the connections that were made, and what the policy says of them
+    Flows(flows::FlowsArgs),
+    /// Say why something was denied, and what would allow it
+    Explain(denials::ExplainArgs),
+    /// Set what is done to workloads (observe, enforce, off) at run time, or show what was set
+    Mode(mode::ModeArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
     /// Make containers wait for their policy: the OCI runtime wrapper
@@ -180,8 +193,9 @@ pub fn main() -> ExitCode {
         }
     };
     if let Command::OciRuntime { runtime, arguments } = cli.command {
-        let Global { config, socket, .. } = cli.global;
-        let place = Place { runtime, config, socket, former_default: None };
+        let Global { config, socket, state_dir, .. } = cli.global;
+        let state_dir = Some(state_dir);
+        let place = Place { runtime, config, socket, state_dir, former_default: None };
         return Wrapper::new(place, arguments).run();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -226,6 +240,10 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::Apply => apply::apply(&global).await,
         Command::Status(args) => status::status(&global, &args).await,
         Command::Test(args) => explain::test(&global, &args).await,
+        Command::Events(args) => events::events(&global, &args).await,
+        Command::Flows(args) => flows::flows(&global, &args).await,
+        Command::Explain(args) => denials::explain(&global, &args).await,
+        Command::Mode(args) => mode::mode(&global, &args).await,
         Command::Clear => clear::clear(&global).await,
         Command::Runtime(command) => runtime::runtime(&global, &command).await,
         // Taken before: it becomes another program, and needs nothing of what was set up since.
@@ -246,17 +264,17 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
 
 /// Reads and validates all configuration files.
 fn load(global: &Global) -> Result<Loaded, CommandError> {
-    let is_default = global.config == std::path::Path::new(DEFAULT_PATH);
+    let is_default = global.config == Path::new(DEFAULT_PATH);
     if !is_default && !global.config.exists() {
         let path = global.config.display();
         return Err(CommandError::Usage(anyhow::anyhow!(
             "the configuration file {path} does not exist; create it or leave --config out"
         )));
     }
-    Ok(load_files(&global.config)?)
+    Ok(load_files(&global.config, &global.state_dir)?)
 }
 
-/// Reads and validates the configuration file and those beside it.
-fn load_files(config: &std::path::Path) -> Result<Loaded, Diagnostics> {
-    Files::read(config).load(Catalogue::with_files)
+/// Reads and validates the configuration file, those beside it, and the modes set at run time.
+fn load_files(config: &Path, state_dir: &Path) -> Result<Loaded, Diagnostics> {
+    Files::read(config).with_modes(state_dir).load(Catalogue::with_files)
 }

@@ -1,6 +1,5 @@
 //! `seawall run`: the daemon.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,10 +7,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
-use super::{CommandError, Exit, Global, facts, load, load_files};
-use crate::api::server;
+use super::settings::Keeper;
+use super::{CommandError, Exit, Global, facts, load};
+use crate::api::{Asked, server};
+use crate::observe::Observer;
 use crate::reconcile::engine::RESYNC;
-use crate::reconcile::{End, Engine, Kernel, Request, Rules};
+use crate::reconcile::{End, Engine, Kernel, Request, Rules, feed};
 
 /// How long answers that are under way may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -81,12 +82,25 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
         "seawall runs"
     );
     let (requests, received) = mpsc::channel(16);
-    let (reload, reloads) = mpsc::channel(1);
+    let (settings, settings_asked) = mpsc::channel(16);
+    let (queries, queried) = mpsc::channel(64);
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(reload_when_asked(global.config.clone(), reloads, requests.clone())?);
+    let (outlet, inlet) = feed();
+    engine.set_outlet(outlet);
+    let observer = Observer::default();
+    let sequence = observer.sequence();
+    tokio::spawn(observer.run(inlet, queried, wait(stopped.clone())));
+    let keeper = Keeper {
+        config: global.config.clone(),
+        state_dir: global.state_dir.clone(),
+        requests: requests.clone(),
+        queries: queries.clone(),
+    };
+    tokio::spawn(keeper.run(settings_asked)?);
     tokio::spawn(tell_systemd(requests.clone()));
     let server_stop = wait(stopped.clone());
-    let mut serving = tokio::spawn(server::serve(listener, requests, reload, server_stop));
+    let asked = Asked { requests, settings, queries, sequence };
+    let mut serving = tokio::spawn(server::serve(listener, asked, server_stop));
     let mut engine = tokio::spawn(engine.run(observations, received, wait(stopped)));
     let result = tokio::select! {
         signal = termination() => { tracing::info!(signal = signal?, "stopping; what is in force stays"); Ok(()) }
@@ -132,27 +146,4 @@ async fn tell_systemd(requests: mpsc::Sender<Request>) {
         tracing::info!("everything that runs is programmed");
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     }
-}
-
-/// Reads the configuration again on SIGHUP and when asked on the socket. A bad one leaves the last good one in force.
-fn reload_when_asked(
-    config: PathBuf,
-    mut reloads: mpsc::Receiver<()>,
-    requests: mpsc::Sender<Request>,
-) -> Result<impl Future<Output = ()>, CommandError> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
-        loop {
-            // Both arms are cancel-safe.
-            tokio::select! {
-                Some(()) = hangup.recv() => {}
-                Some(()) = reloads.recv() => {}
-                else => break,
-            }
-            let loaded = load_files(&config).map(Box::new).map_err(|problems| problems.to_string());
-            if requests.send(Request::Reload(loaded)).await.is_err() {
-                break;
-            }
-        }
-    })
 }

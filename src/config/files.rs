@@ -70,6 +70,17 @@ impl Files {
         files
     }
 
+    /// Reads the modes set at run time too: they count after those of the operators' files.
+    pub fn with_modes(mut self, state_dir: &Path) -> Self {
+        let path = super::modes::path(state_dir);
+        match read_text(&path) {
+            Ok(text) => self.policies.push(Source { path, text }),
+            Err(ReadError::Missing) => {}
+            Err(ReadError::Other(problem)) => self.problems.push(problem),
+        }
+        self
+    }
+
     /// Parses everything, and reports the problems of all files together. `parse_catalogue` is given the files of `models.d` and adds
     /// the built-in catalogue itself.
     pub fn load(

@@ -3,6 +3,7 @@
 //! What the settings mean is decided where they are obeyed; which files are read is decided in [`files`].
 
 pub mod files;
+pub mod modes;
 pub mod runtime;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,9 @@ pub use runtime::{Fallback, RuntimeSettings};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
+
+/// The daemon's folder, unless said otherwise.
+pub const STATE_DIR: &str = "/var/lib/seawall";
 
 /// A valid configuration. The default is that of a host with no configuration at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -1,12 +1,21 @@
 //! Owns what is seen on the network: denials and flows, told by the kernel, in words people know.
 //!
+//! `reader` reads one netns, `seen` makes sense of what was told, `attribution` says whose it is (with `book`, who has an
+//! address, and `names`, what addresses are called), `flows` and `denials` count, and `observer` is the task that owns them.
 //! `party` and `record` are the values. Nothing here decides what is allowed.
 
+pub mod attribution;
 pub mod book;
+pub mod denials;
+pub mod flows;
 pub mod names;
+pub mod observer;
 pub mod party;
+pub mod process;
+pub mod reader;
 pub mod record;
 pub mod seen;
 
+pub use observer::{Observer, Query, Totals};
 pub use party::{Carried, Party};
 pub use record::{Denial, DenialKey, End, Event, EventKind, Flow, FlowKey, Said, Where};

@@ -24,6 +24,9 @@ pub struct Place {
     pub config: PathBuf,
     /// The daemon's control socket.
     pub socket: PathBuf,
+    /// The daemon's state folder; none is where it is unless said otherwise. Modes set at run time stand there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state_dir: Option<PathBuf>,
     /// The engine's default runtime before the wrapper became that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub former_default: Option<String>,
@@ -174,6 +177,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = Place {
             runtime: "/usr/bin/runc".into(),
+            state_dir: None,
             config: "/etc/sea \"wall\"/seawall.toml".into(),
             socket: "/run/s.sock".into(),
             former_default: Some("kata".into()),

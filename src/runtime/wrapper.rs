@@ -15,7 +15,7 @@ use crate::api::Client;
 use crate::api::client::ClientError;
 use crate::api::start::StartRequest;
 use crate::compile::guard::Terms;
-use crate::config::{Config, Fallback, Files, Loaded, RuntimeSettings};
+use crate::config::{Config, Fallback, Files, Loaded, RuntimeSettings, STATE_DIR};
 use crate::input::time::utc;
 use crate::metadata::WorkloadId;
 use crate::model::Catalogue;
@@ -138,7 +138,9 @@ impl Wrapper {
         pid: u32,
         error: ClientError,
     ) -> Result<(), Refusal> {
-        let loaded = Files::read(&self.place.config).load(Catalogue::with_files);
+        let state_dir = self.place.state_dir.as_deref().unwrap_or(Path::new(STATE_DIR));
+        let files = Files::read(&self.place.config).with_modes(state_dir);
+        let loaded = files.load(Catalogue::with_files);
         let short: String = id.chars().take(12).collect();
         if loaded.as_ref().is_ok_and(|loaded| !enforces(loaded)) {
             let message = format!("seawall: {error}; container {short} starts unobserved");

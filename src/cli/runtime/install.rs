@@ -122,6 +122,7 @@ fn write_place(
     let place = Place {
         runtime,
         config: std::path::absolute(&global.config)?,
+        state_dir: Some(std::path::absolute(&global.state_dir)?),
         socket: std::path::absolute(&global.socket)?,
         former_default: former,
     };
