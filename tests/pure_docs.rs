@@ -178,6 +178,35 @@ fn every_command_and_every_setting_has_its_place() {
 }
 
 #[test]
+fn the_control_sockets_description_names_every_route_and_no_other() {
+    let server = std::fs::read_to_string(root().join("src/api/server.rs")).unwrap();
+    let mut routes = BTreeSet::new();
+    for line in server.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
+        let (path, handlers) = line.split_once('"').unwrap();
+        for method in ["get", "post"] {
+            if handlers.contains(&format!("{method}(")) {
+                routes.insert(format!("{method} {path}"));
+            }
+        }
+    }
+    assert!(routes.len() > 8, "{routes:?}");
+    let text = std::fs::read_to_string(root().join("docs/openapi.yaml")).unwrap();
+    let described: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    let mut named = BTreeSet::new();
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            named.insert(format!("{method} {path}"));
+        }
+    }
+    assert_eq!(named, routes);
+    // Every reference leads somewhere.
+    for reference in text.split("$ref: \"#/").skip(1) {
+        let pointer = format!("/{}", reference.split('"').next().unwrap());
+        assert!(described.pointer(&pointer).is_some(), "{pointer}");
+    }
+}
+
+#[test]
 fn wildcards_stand_for_lines_and_for_parts_of_lines() {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let fits = |shown: &str, printed: &str| fits(&lines(shown), &lines(printed));

@@ -155,14 +155,13 @@ fn accept() -> Stmt {
 
 /// The rules at one link.
 fn leaving(link: &Link) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    // Before asking for a route: what resolves an address for a packet takes over that packet's route on links that keep
-    // it until the end, macvlan and ipvlan among them (`arp_solicit` in the kernel, `IFF_XMIT_DST_RELEASE`).
+    // What comes back is no IP: what resolves an address for a packet takes over that packet's route on links that keep it
+    // until the end, macvlan and ipvlan among them (`arp_solicit` in the kernel, `IFF_XMIT_DST_RELEASE`).
+    let mut rules = vec![rule(vec![Stmt::HasRoute, jump(ROUTED)], "judged by inet seawall")];
     if let Some(mac) = link.mac.filter(|_| !link.is_loopback) {
         let own = vec![Stmt::ArpFrom(mac), Stmt::ArpSenderIn(OWN4.to_owned()), accept()];
         rules.push(rule(own, "its own ARP"));
     }
-    rules.push(rule(vec![Stmt::HasRoute, goto(ROUTED)], "judged by inet seawall"));
     rules.push(rule(vec![goto(DENY)], "packet sockets"));
     rules
 }
@@ -176,7 +175,7 @@ fn arriving() -> Vec<Rule> {
     let announced = vec![v6.clone(), Stmt::Icmp6Type(ADVERTISEMENT), LINK_MULTICAST, accept()];
     vec![
         rule(announced, "addresses that are announced"),
-        rule(vec![Stmt::HasRoute, goto(ROUTED)], "judged by inet seawall"),
+        rule(vec![Stmt::HasRoute, jump(ROUTED)], "judged by inet seawall"),
         rule(vec![Stmt::Protocol(Family::V4), goto(DENY)], "packet sockets"),
         rule(vec![v6, goto(DENY)], "packet sockets"),
         rule(vec![accept()], "ARP, while it is set up"),
@@ -203,7 +202,11 @@ fn routed(terms: &Terms, has_v6: bool) -> Vec<Rule> {
     if has_v6 || terms.routes {
         rules.push(from(Family::V6, OWN6));
     }
-    rules.push(rule(vec![goto(DENY)], "senders that are not this container"));
+    // What is left with a route and is no IP is ARP, which the link's own chain knows.
+    for family in Family::BOTH {
+        let denied = vec![Stmt::Protocol(family), goto(DENY)];
+        rules.push(rule(denied, "senders that are not this container"));
+    }
     rules
 }
 
