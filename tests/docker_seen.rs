@@ -71,7 +71,10 @@ fn a_denial_is_told_with_names_and_explained_with_the_line_that_allows_it() {
     for line in needed.lines() {
         assert!(explained.contains(line), "{line} is not in {explained}");
     }
-    assert!(explained.contains("shop/cache → shop/db on 5432/tcp: denied at shop/cache"), "{explained}");
+    assert!(
+        explained.contains("shop/cache → shop/db on 5432/tcp: denied at shop/cache"),
+        "{explained}"
+    );
 
     // A name is told as the container resolved it, over Docker's resolver and directly.
     assert!(host.resolves(&web, "outside.test", None));
@@ -89,17 +92,22 @@ fn a_denial_is_told_with_names_and_explained_with_the_line_that_allows_it() {
     // And what was connected is on record, with what the policy says of it.
     let has_flow = || {
         let flows = seawall.json(&["flows", "shop/cache"]);
-        flows.as_array().is_some_and(|flows| flows.iter().any(|flow| {
-            flow["client"]["name"] == "shop/cache"
-                && flow["server"]["name"] == "shop/db"
-                && flow["carried"] == "5432/tcp"
-                && flow["said"] == "allowed"
-                && flow["connections"].as_u64() >= Some(1)
-        }))
+        flows.as_array().is_some_and(|flows| {
+            flows.iter().any(|flow| {
+                flow["client"]["name"] == "shop/cache"
+                    && flow["server"]["name"] == "shop/db"
+                    && flow["carried"] == "5432/tcp"
+                    && flow["said"] == "allowed"
+                    && flow["connections"].as_u64() >= Some(1)
+            })
+        })
     };
     until("the flow is on record", SOON, has_flow);
     let text = seawall.cli_ok(&["flows", "shop"]);
-    assert!(text.lines().any(|line| line.contains("shop/cache") && line.contains("5432/tcp")), "{text}");
+    assert!(
+        text.lines().any(|line| line.contains("shop/cache") && line.contains("5432/tcp")),
+        "{text}"
+    );
     assert!(text.lines().next().is_some_and(|head| head.starts_with("CLIENT")), "{text}");
 }
 
@@ -181,14 +189,25 @@ fn observe_tells_of_exactly_the_connections_that_enforce_denies() {
     let _servers: Vec<_> = all
         .iter()
         .flat_map(|(name, container)| {
-            let own = match *name { "db" => 5432, "cache" => 6379, _ => 0 };
-            [5432, 6379].into_iter().filter(move |port| *port != own).map(|port| container.tcp_server(port))
+            let own = match *name {
+                "db" => 5432,
+                "cache" => 6379,
+                _ => 0,
+            };
+            [5432, 6379]
+                .into_iter()
+                .filter(move |port| *port != own)
+                .map(|port| container.tcp_server(port))
         })
         .collect();
     let lines = |seawall: &Seawall| {
         let mut lines: Vec<String> = denials(seawall)
             .into_iter()
-            .filter(|(_, one)| one["denial"]["carried"].as_str().is_some_and(|c| c == "5432/tcp" || c == "6379/tcp"))
+            .filter(|(_, one)| {
+                one["denial"]["carried"]
+                    .as_str()
+                    .is_some_and(|c| c == "5432/tcp" || c == "6379/tcp")
+            })
             .map(|(line, _)| line)
             .collect();
         lines.sort();
@@ -198,7 +217,9 @@ fn observe_tells_of_exactly_the_connections_that_enforce_denies() {
     let observing = Seawall::start(host, &format!("mode = \"observe\"\n{RESOLVERS}"));
     assert_eq!(try_everything(&all), Vec::<String>::new(), "in observe everything passes");
     let denied_out = |seawall: &Seawall, name: &str| {
-        seawall.status_of(&all.iter().find(|(one, _)| *one == name).unwrap().1.id)["denied_out"].as_u64().unwrap()
+        seawall.status_of(&all.iter().find(|(one, _)| *one == name).unwrap().1.id)["denied_out"]
+            .as_u64()
+            .unwrap()
     };
     // A connection is counted once, however much it carries: IPv4 and IPv6, to one peer with two ports and one with two.
     let once = denied_out(&observing, "db");
@@ -241,7 +262,10 @@ fn a_mode_set_at_run_time_counts_at_once_and_outlives_the_daemon() {
     assert!(!cache.tcp(to, 5432).is_reached());
     assert_eq!(seawall.status_of(&db.id)["mode"], "observe", "nobody else's");
     let listed = seawall.cli_ok(&["mode"]);
-    assert!(listed.contains("project:shop service:cache") && listed.contains("enforce"), "{listed}");
+    assert!(
+        listed.contains("project:shop service:cache") && listed.contains("enforce"),
+        "{listed}"
+    );
 
     seawall.kill9();
     assert!(!cache.tcp(to, 5432).is_reached());
@@ -253,9 +277,18 @@ fn a_mode_set_at_run_time_counts_at_once_and_outlives_the_daemon() {
 
     seawall.cli_ok(&["mode", "shop/cache", "default"]);
     assert!(cache.tcp(to, 5432).is_reached(), "observed again");
-    for wrong in [&["mode", "colour:red", "off"][..], &["mode", "shop", "off"], &["mode", "name:nobody-set", "default"]] {
+    for wrong in [
+        &["mode", "colour:red", "off"][..],
+        &["mode", "shop", "off"],
+        &["mode", "name:nobody-set", "default"],
+    ] {
         let output = seawall.cli(wrong);
-        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{wrong:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let kinds = seawall.json(&["events", "--kind", "mode"]);
     assert!(!kinds.as_array().unwrap().is_empty(), "it is on record who may do what");
@@ -294,7 +327,14 @@ fn a_flood_of_denials_costs_little_and_is_counted_to_the_packet() {
         cache.netns().run(|| {
             let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
             let line = text.lines().find(|line| line.trim_start().starts_with("eth0:")).unwrap();
-            line.split_once(':').unwrap().1.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+            line.split_once(':')
+                .unwrap()
+                .1
+                .split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
         })
     };
     let denied = || seawall.status_of(&cache.id)["denied_in"].as_u64().unwrap();

@@ -117,7 +117,7 @@ enum Command {
     Flows(flows::FlowsArgs),
     /// Say why something was denied, and what would allow it
     Explain(denials::ExplainArgs),
-    /// Set what is done to workloads (observe, enforce, off) at run time, or show what was set
+    /// Set a mode (observe, enforce, off) at run time, or list those set
     Mode(mode::ModeArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
