@@ -27,6 +27,12 @@ use crate::reconcile::{Entry, Inlet};
 const KEPT_EVENTS: usize = 10_000;
 /// How many events one answer has.
 const ANSWERED_EVENTS: usize = 1000;
+/// What is told waits so long, for who is who is told a moment later than it is decided.
+const SETTLING: Duration = Duration::from_millis(120);
+/// The same, where nobody has said yet whose netns it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many reports wait at most.
+const WAITING: usize = 256;
 /// Processes are looked for at most so often.
 const LOOK_UPS: Duration = Duration::from_millis(200);
 /// How long it takes at most until a process is found, or is not.
@@ -76,6 +82,8 @@ pub struct Observer {
     totals: HashMap<EventKind, u64>,
     sequence: watch::Sender<u64>,
     lost: u64,
+    /// What was told, and when, until it is clear of whom.
+    waiting: VecDeque<(Instant, Report)>,
     looked: Option<Instant>,
     looking: mpsc::UnboundedSender<Looked>,
     found: Option<mpsc::UnboundedReceiver<Looked>>,
@@ -93,6 +101,7 @@ impl Default for Observer {
             totals: HashMap::new(),
             sequence: watch::Sender::new(0),
             lost: 0,
+            waiting: VecDeque::new(),
             looked: None,
             looking,
             found: Some(found),
@@ -113,10 +122,12 @@ impl Observer {
         mut queries: mpsc::Receiver<Query>,
         stop: impl Future<Output = ()>,
     ) {
-        let (reports, mut read) = mpsc::channel(256);
+        let (reports, mut read) = mpsc::channel(64);
         let Some(mut found) = self.found.take() else { return };
         tokio::pin!(stop);
         loop {
+            self.take_settled();
+            let next = self.next_settled();
             // Every arm is cancel-safe: receiving loses nothing when another arm wins.
             tokio::select! {
                 biased;
@@ -131,7 +142,26 @@ impl Observer {
                 },
                 Some(query) = queries.recv() => self.answer(query),
                 Some(looked) = found.recv() => self.looked(looked),
-                Some(report) = read.recv() => self.take(report),
+                Some(report) = read.recv(), if self.waiting.len() < WAITING => {
+                    self.waiting.push_back((Instant::now(), report));
+                }
+                () = sleep_until(next), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// When the first of what waits has waited long enough.
+    fn next_settled(&self) -> Option<Instant> {
+        let (since, report) = self.waiting.front()?;
+        let place = self.places.get(&report.inode);
+        let is_known = place.is_none_or(|place| self.book.workload(&place.owner).is_some());
+        Some(*since + if is_known { SETTLING } else { PATIENCE })
+    }
+
+    fn take_settled(&mut self) {
+        while self.next_settled().is_some_and(|at| at <= Instant::now()) {
+            if let Some((_, report)) = self.waiting.pop_front() {
+                self.take(report);
             }
         }
     }
@@ -333,6 +363,12 @@ impl Observer {
                 self.push(Event { workload, ..event });
             }
         }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
     }
 }
 
