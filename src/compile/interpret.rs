@@ -20,6 +20,8 @@ pub struct Packet {
     pub state: Option<CtState>,
     /// Its direction within the connection.
     pub direction: CtDirection,
+    /// The helper of the connection that expects its connection, by the kernel's name.
+    pub helper: Option<&'static str>,
     /// The generation its connection was accepted under.
     pub generation: Option<Generation>,
     /// Source and destination address; of one family.
@@ -82,7 +84,8 @@ fn walk(ruleset: &Ruleset, chain: &str, packet: &Packet, marked: &mut bool, dept
     'rules: for rule in &chain.rules {
         for statement in &rule.statements {
             match statement {
-                Stmt::Counter | Stmt::Log(_) | Stmt::SetLocal => {}
+                // What a helper is given for shows in the packets of other connections: `Packet::helper`.
+                Stmt::Counter | Stmt::Log(_) | Stmt::SetLocal | Stmt::SetHelper(_) => {}
                 Stmt::SetGeneration(_) => *marked = true,
                 Stmt::Reject(_) => return Flow::Done(Outcome::Reject),
                 Stmt::Verdict(Verdict::Accept) => {
@@ -114,6 +117,7 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::GenerationIs(generation) => packet.generation == Some(*generation),
         Stmt::IsJudged => packet.generation.is_some(),
         Stmt::IsLocal => packet.generation == Some(Generation::LOCAL),
+        Stmt::HelperIs(name) => packet.helper == Some(name.as_str()),
         Stmt::CtState(state) => packet.state == Some(*state),
         Stmt::CtDirection(direction) => {
             packet.direction == *direction && packet.state != Some(CtState::Invalid)
@@ -152,7 +156,7 @@ fn looked_up(key: &LookupKey, packet: &Packet) -> Option<Key> {
         LookupRest::IcmpType => {
             is_icmp.then_some(Key { address, selector: packet.icmp_type, port: 0 })
         }
-        LookupRest::Nothing => Some(Key { address, selector: 0, port: 0 }),
+        LookupRest::Nothing | LookupRest::Alone => Some(Key { address, selector: 0, port: 0 }),
         LookupRest::Port(side) => {
             let port = if side == Side::Source { packet.ports.0 } else { packet.ports.1 };
             Some(Key { address, selector: packet.protocol, port })

@@ -2,11 +2,12 @@
 //!
 //! Pure. Chains are static, sets are dynamic: which peers exist shows in set elements, never in rules.
 //! `expand` turns statements into elements, `intervals` makes ranges disjoint, `chains` writes the rules around the
-//! sets, `guard` the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
+//! sets, `helped` does both for control connections and what they agree on, `guard` the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
 
 pub mod chains;
 pub mod expand;
 pub mod guard;
+pub mod helped;
 pub mod interpret;
 pub mod intervals;
 pub mod ruleset;
@@ -32,7 +33,7 @@ pub struct Options {
 pub fn closed(deny: DenyVerdicts) -> Ruleset {
     let sets = BTreeMap::new();
     let chains = chains::chains(&sets, Mode::Enforce, false, deny, Generation::FIRST);
-    Ruleset { family: TableFamily::Inet, chains, sets }
+    Ruleset { family: TableFamily::Inet, helpers: BTreeMap::new(), chains, sets }
 }
 
 /// Compiles the policies of all workloads of one netns.
@@ -46,8 +47,10 @@ pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) ->
         return None;
     }
     let owner = inventory.get(inventory.netns_owner(&members.first()?.workload))?;
-    let sets = expand::sets(members, owner, inventory, &options.settings);
+    let mut sets = expand::sets(members, owner, inventory, &options.settings);
+    sets.extend(helped::sets(members, owner, inventory, &options.settings));
     let routes = members.iter().any(|policy| policy.routes);
     let chains = chains::chains(&sets, mode, routes, options.deny, Generation::FIRST);
-    Some(Ruleset { family: TableFamily::Inet, chains, sets })
+    let helpers = helped::objects(&sets);
+    Some(Ruleset { family: TableFamily::Inet, helpers, chains, sets })
 }

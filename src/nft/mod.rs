@@ -5,6 +5,7 @@
 //! namespaces, `links` reads their interfaces and addresses, and `seats` keeps their queues from `AF_XDP` sockets.
 //! What a ruleset should be is never decided here.
 
+pub mod conntrack_entries;
 pub mod decode;
 pub mod diff;
 pub mod expr;

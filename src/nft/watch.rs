@@ -190,7 +190,7 @@ impl Entrance {
     }
 }
 
-fn listen(protocol: SockProtocol, groups: u32) -> io::Result<Arc<OwnedFd>> {
+pub(super) fn listen(protocol: SockProtocol, groups: u32) -> io::Result<Arc<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     // Where there is less room more is lost, and what is lost is looked for.
@@ -228,13 +228,13 @@ impl Watch {
     }
 }
 
-enum Told {
+pub(super) enum Told {
     Nothing,
     Bytes(usize),
     Lost,
 }
 
-fn told(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Told> {
+pub(super) fn told(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Told> {
     loop {
         return match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(length) => Ok(Told::Bytes(length)),
