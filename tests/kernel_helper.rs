@@ -159,7 +159,11 @@ fn addresses(texts: [&str; 2]) -> [IpAddr; 2] {
 
 fn python(netns: &TestNetns, script: &str) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", netns.path().display())).args(["python3", "-W", "ignore"]);
+    command.arg(format!("--net={}", netns.path().display())).args([
+        "/usr/bin/python3",
+        "-W",
+        "ignore",
+    ]);
     command.arg(format!("{}/tests/ftp/{script}", env!("CARGO_MANIFEST_DIR")));
     command
 }
@@ -325,7 +329,7 @@ fn a_control_connection_that_kept_its_helper_opens_nothing_once_that_is_taken_aw
         );
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", lab.client.path().display()));
-        command.args(["python3", "-W", "ignore", "-c", &program]);
+        command.args(["/usr/bin/python3", "-W", "ignore", "-c", &program]);
         let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "ready");

@@ -102,8 +102,10 @@ fn compare(world: &World, policy: &Policy, ruleset: &Ruleset) -> usize {
         // It inherits the mark of the connection that expects it.
         let generation = ruleset.generation();
         let related = Seen { state: Some(CtState::Related), generation, ..seen.clone() };
-        let got = interpret(ruleset, &related).is_accept();
-        assert_eq!(got, wanted, "expected by nobody with a helper: {}", context());
+        if packet != Packet::Ping {
+            let got = interpret(ruleset, &related).is_accept();
+            assert_eq!(got, wanted, "expected by nobody with a helper: {}", context());
+        }
         if matches!(packet, Packet::Port { proto: L4Proto::Tcp, .. }) {
             let (all, settings) = (&world.inventory, &options.settings);
             let flow = (direction, remote, packet);

@@ -103,7 +103,14 @@ provides = [{ service = "calls", ports = ["5070/tcp", "5070/sctp"] }]
 source   = "https://example.org/phone"
 "#;
         let problems = Catalogue::parse(&[source("a.toml", text)]).unwrap_err().to_string();
-        insta::assert_snapshot!(problems, @"");
+        insta::assert_snapshot!(problems, @r"
+        a.toml:4:10: error[catalogue/bad-helper]: the helper `ftp` does not read 21/udp
+            help: ftp is spoken over tcp
+        a.toml:7:10: error[catalogue/bad-helper]: `irc` is no connection tracking helper
+            help: use ftp, tftp or sip
+        a.toml:14:13: error[catalogue/bad-helper]: the helper `sip` does not read 5070/sctp
+            help: sip is spoken over tcp or udp
+        ");
     }
 
     #[test]

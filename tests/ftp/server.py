@@ -20,7 +20,7 @@ class Careless(FTPHandler):
     permit_privileged_ports = True
 
     def close(self):
-        self.data_channel = None
+        self.data_channel = self._dtp_connector = None
         super().close()
 
 
