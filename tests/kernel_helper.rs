@@ -9,7 +9,7 @@ mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -404,4 +404,66 @@ fn a_denied_client_gets_no_helper() {
     let helped: Vec<&str> = listed.lines().filter(|line| line.contains("helper=ftp")).collect();
     assert_eq!(helped.len(), 1, "{listed}");
     assert!(helped[0].contains(&format!("src={}", CLIENT[0])), "{listed}");
+}
+
+/// Has the client send a request to this port of the server, and the server something to the client's `media` port (none: the one
+/// the request came from) from a port nobody was told of. Returns whether that arrives.
+fn is_answered(lab: &Lab, port: u16, request: &str, media: Option<u16>) -> bool {
+    let [client, server] = [(&lab.client, CLIENT[0], 5060), (&lab.server, SERVER[0], port)].map(
+        |(netns, own, port)| {
+            let own: IpAddr = own.parse().unwrap();
+            let socket = inside_of(netns, move || UdpSocket::bind((own, port)).unwrap());
+            socket.set_read_timeout(Some(LIMIT)).unwrap();
+            socket
+        },
+    );
+    let own = client.local_addr().unwrap().ip();
+    let media =
+        media.map(|port| inside_of(&lab.client, move || UdpSocket::bind((own, port)).unwrap()));
+    client.send_to(request.as_bytes(), server.local_addr().unwrap()).unwrap();
+    server.recv_from(&mut [0; 1500]).expect("the request is allowed");
+    let to = media.as_ref().unwrap_or(&client);
+    to.set_read_timeout(Some(LIMIT)).unwrap();
+    let from = server.local_addr().unwrap().ip();
+    let unnamed = inside_of(&lab.server, move || UdpSocket::bind((from, 0)).unwrap());
+    // Where it is denied the system may say so.
+    let _ = unnamed.send_to(b"data", to.local_addr().unwrap());
+    to.recv_from(&mut [0; 16]).is_ok()
+}
+
+#[test]
+fn a_tftp_server_answers_from_another_port() {
+    let lab = Lab::new();
+    let request = "\0\u{1}small\0octet\0";
+    let mut tables = lab.enforce("69/udp");
+    assert!(!is_answered(&lab, 69, request, None), "without the helper");
+    lab.enforce_with(&mut tables, &["69/udp with helper tftp"]);
+    // The entry of the request before has no helper, and is not given one.
+    lab.client.run(&["conntrack", "-F"]);
+    lab.server.run(&["conntrack", "-F"]);
+    assert!(is_answered(&lab, 69, request, None));
+    assert!(!is_answered(&lab, 69, "\0\u{5}\0\0no\0", None), "nothing was asked for");
+}
+
+#[test]
+fn a_call_opens_the_port_that_its_invitation_names_to_the_one_who_is_invited() {
+    const MEDIA: u16 = 41_000;
+    let lab = Lab::new();
+    let (client, server) = (CLIENT[0], SERVER[0]);
+    let body = format!(
+        "v=0\r\no=- 0 0 IN IP4 {client}\r\ns=-\r\nc=IN IP4 {client}\r\nt=0 0\r\nm=audio {MEDIA} RTP/AVP 0\r\n"
+    );
+    let invitation = format!(
+        "INVITE sip:b@{server} SIP/2.0\r\nVia: SIP/2.0/UDP {client}:5060\r\nFrom: <sip:a@{client}>;tag=1\r\n\
+         To: <sip:b@{server}>\r\nCall-ID: 1@{client}\r\nCSeq: 1 INVITE\r\nContact: <sip:a@{client}:5060>\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut tables = lab.enforce("5060/udp");
+    assert!(!is_answered(&lab, 5060, &invitation, Some(MEDIA)), "without the helper");
+    lab.enforce_with(&mut tables, &["5060/udp with helper sip"]);
+    lab.client.run(&["conntrack", "-F"]);
+    lab.server.run(&["conntrack", "-F"]);
+    assert!(is_answered(&lab, 5060, &invitation, Some(MEDIA)));
+    assert!(!is_answered(&lab, 5060, &invitation, Some(MEDIA + 100)), "another port");
 }
