@@ -16,9 +16,10 @@ use netns::TestNetns;
 use seawall::compile::ruleset::{CtDirection, CtState, Generation, Hook, Ruleset};
 use seawall::compile::{Options, Packet as Seen, compile, interpret};
 use seawall::metadata::L4Proto;
+use seawall::model::Helper;
 use seawall::nft::netns::Entrance;
 use seawall::nft::{Netns, plan};
-use seawall::policy::evaluate::{Packet, judge};
+use seawall::policy::evaluate::{Packet, judge, judge_expected};
 use seawall::policy::{Direction, Mode, Policy};
 use veth::Wire;
 use worlds::World;
@@ -58,6 +59,7 @@ fn first_packet(
         loopback: false,
         state: None,
         direction: CtDirection::Original,
+        helper: None,
         generation: None,
         addresses,
         protocol,
@@ -97,6 +99,24 @@ fn compare(world: &World, policy: &Policy, ruleset: &Ruleset) -> usize {
         assert!(interpret(ruleset, &fast).is_accept(), "a judged connection takes the fast path");
         let stale = Seen { generation: ruleset.generation().map(Generation::next), ..seen.clone() };
         assert_eq!(interpret(ruleset, &stale).is_accept(), wanted, "another generation is judged");
+        // It inherits the mark of the connection that expects it.
+        let generation = ruleset.generation();
+        let related = Seen { state: Some(CtState::Related), generation, ..seen.clone() };
+        if packet != Packet::Ping {
+            let got = interpret(ruleset, &related).is_accept();
+            assert_eq!(got, wanted, "expected by nobody with a helper: {}", context());
+        }
+        if matches!(packet, Packet::Port { proto: L4Proto::Tcp, .. }) {
+            let (all, settings) = (&world.inventory, &options.settings);
+            let flow = (direction, remote, packet);
+            let wanted = judge_expected(&[policy], all, settings, Helper::Ftp, flow).allowed;
+            let expected = Seen { helper: Some("ftp"), ..related };
+            let got = interpret(ruleset, &expected).is_accept();
+            assert_eq!(got, wanted, "expected by a helper: {}", context());
+            let later = Seen { state: None, generation: None, ..answer(expected) };
+            let got = interpret(ruleset, &later).is_accept();
+            assert_eq!(got, wanted, "expected, and judged again: {}", context());
+        }
         let invalid = Seen { state: Some(CtState::Invalid), ..seen };
         assert!(!interpret(ruleset, &invalid).is_accept(), "packets of no connection are dropped");
         compared += 1;

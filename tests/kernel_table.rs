@@ -40,7 +40,12 @@ fn allow(direction: Direction, peer: Peer, traffic: &[&str]) -> Statement {
         .iter()
         .map(|text| match *text {
             "ping" => Traffic::Ping,
-            ports => Traffic::Ports(ports.parse().unwrap()),
+            text => match text.split_once(" with helper ") {
+                Some((ports, helper)) => {
+                    Traffic::Control(ports.parse().unwrap(), helper.parse().unwrap())
+                }
+                None => Traffic::Ports(text.parse().unwrap()),
+            },
         })
         .collect();
     let provenance = Provenance::Builtin { rule: "dns" };
@@ -87,6 +92,13 @@ fn everything(mode: Mode) -> Ruleset {
         allow(Direction::Egress, Peer::Cidr("10.0.0.0/8".parse().unwrap()), &["1-65535/tcp"]),
         allow(Direction::Egress, Peer::Cidr("10.1.0.0/16".parse().unwrap()), &["80/tcp"]),
         allow(Direction::Egress, Peer::Cidr("fd00:1::/64".parse().unwrap()), &["80/tcp", "ping"]),
+        allow(Direction::Ingress, peers("shop/api", &["api"]), &["21/tcp with helper ftp"]),
+        allow(Direction::Egress, Peer::Host, &["69/udp with helper tftp"]),
+        allow(
+            Direction::Egress,
+            Peer::Cidr("10.2.0.0/16".parse().unwrap()),
+            &["5060/udp with helper sip", "5060/tcp with helper sip"],
+        ),
         deny,
         deny_range,
     ];
@@ -213,6 +225,40 @@ fn an_address_that_changes_revokes_in_the_same_transaction() {
 }
 
 #[test]
+fn helpers_come_before_the_rules_that_give_them_and_go_after() {
+    let netns = TestNetns::new();
+    let mut table = open(&netns);
+    let statements = |ports| vec![allow(Direction::Ingress, peers("shop/api", &["api"]), ports)];
+    let plain = ruleset(Mode::Enforce, statements(&["21/tcp"]), &inventory(3));
+    let helped = ruleset(Mode::Enforce, statements(&["21/tcp with helper ftp"]), &inventory(3));
+    apply(&mut table, Some(&plain));
+    let (ops, after) = apply(&mut table, Some(&helped));
+    assert!(matches!(ops.first(), Some(Op::AddHelper { .. })), "{ops:?}");
+    let generation = after.ruleset.unwrap().generation();
+    let (ops, after) = apply(&mut table, Some(&plain));
+    assert!(matches!(ops.last(), Some(Op::DeleteHelper { .. })), "{ops:?}");
+    assert_ne!(
+        after.ruleset.unwrap().generation(),
+        generation,
+        "what was agreed on is judged again"
+    );
+    assert_eq!(helped.without_helpers(), plain);
+}
+
+#[test]
+fn a_helper_the_kernel_does_not_have_is_named_with_what_to_do() {
+    let netns = TestNetns::new();
+    let mut table = open(&netns);
+    let mut wanted = everything(Mode::Enforce);
+    for helper in wanted.helpers.values_mut() {
+        helper.kind = "nosuch".to_owned();
+    }
+    let error = table.commit(&plan(None, Some(&wanted)), None).unwrap_err();
+    assert!(error.to_string().ends_with("load it: modprobe nf_conntrack_nosuch"), "{error}");
+    assert_eq!(table.dump().unwrap().ruleset, None, "a refused transaction changes nothing");
+}
+
+#[test]
 fn hand_made_changes_are_found_and_undone() {
     let changes = [
         "add rule inet seawall ingress accept",
@@ -222,6 +268,8 @@ fn hand_made_changes_are_found_and_undone() {
         "add chain inet seawall side",
         "add set inet seawall mine { type ipv4_addr . inet_proto . inet_service; }",
         "flush chain inet seawall deny_ingress",
+        "add ct helper inet seawall mine { type \"ftp\" protocol tcp; }",
+        "insert rule inet seawall in_original ct helper set \"ftp_tcp\"",
         "flush set inet seawall in4",
         "add element inet seawall in4 { 10.9.0.77 . tcp . 22 }",
         "delete element inet seawall out4 { 192.0.2.53 . udp . 53 }",

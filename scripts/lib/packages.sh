@@ -6,7 +6,8 @@ BUILD_NEEDS=(cc:gcc pkg-config:pkg-config protoc:protobuf-compiler make:make
   /usr/include/libnftnl/common.h:libnftnl-dev /usr/include/libmnl/libmnl.h:libmnl-dev)
 RUN_NEEDS=(dockerd:docker.io containerd:containerd runc:runc nft:nftables ip:iproute2 iptables:iptables
   conntrack:conntrack mmdebstrap:mmdebstrap busybox:busybox-static python3:python3 nsenter:util-linux
-  curl:curl ping:iputils-ping sysctl:procps crun:crun podman:podman /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring)
+  /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib curl:curl ping:iputils-ping sysctl:procps crun:crun podman:podman
+  /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring)
 
 has() { if [[ $1 == /* ]]; then [[ -e $1 ]]; else command -v "$1" >/dev/null; fi; }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use super::expand::Role;
+use super::helped;
 use super::ruleset::{
     Base, Chain, Comment, CtDirection, CtState, Generation, Hook, KeyKind, LookupKey, LookupRest,
     Reject, Rule, Set, Side, Stmt, Verdict,
@@ -114,7 +115,12 @@ pub fn chains(
 fn fast(generation: Generation, enforce: bool) -> Vec<Rule> {
     let accept = |judged| vec![judged, Stmt::Verdict(Verdict::Accept)];
     let allowed = accept(Stmt::GenerationIs(generation));
-    let mut rules = vec![rule(allowed, "connections this generation of the policy allowed")];
+    // A connection that another one expects is born with that one's mark, and nobody judged it yet.
+    let expected = vec![Stmt::CtState(CtState::Related), Stmt::Verdict(Verdict::Return)];
+    let mut rules = vec![
+        rule(expected, "expected: the mark is the other connection's"),
+        rule(allowed, "connections this generation of the policy allowed"),
+    ];
     if !enforce {
         rules.push(rule(accept(Stmt::IsObserved), "told and counted once, at its first packet"));
     }
@@ -211,13 +217,13 @@ fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
     [related(ICMP), related(ICMP6)].into_iter().chain(link.iter().map(neighbour)).collect()
 }
 
-/// Asks the sets of one direction: deny sets first, then allow sets.
+/// Asks the sets of one direction: deny sets first, then helpers, then allow sets.
 fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side) -> Vec<Rule> {
     // By the hook the packet is met in, not by whose connection it is.
     let deny = if peer == Side::Source { "deny_ingress" } else { "deny_egress" };
-    let roles = Role::all().filter(|role| role.direction == from);
-    roles
-        .flat_map(|role| {
+    let asked = |action| {
+        let roles = Role::all().filter(move |role| (role.direction, role.action) == (from, action));
+        roles.flat_map(move |role| {
             let own = sets.keys().filter(move |name| Role::of(name) == Some(role));
             own.map(move |name| {
                 let rest = match role.kind {
@@ -233,7 +239,11 @@ fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side
                 rule(vec![Stmt::Lookup { key, set: name.clone() }, verdict], "")
             })
         })
-        .collect()
+    };
+    let mut rules: Vec<Rule> = asked(Action::Deny).collect();
+    rules.extend(helped::rules(sets, from, peer, port));
+    rules.extend(asked(Action::Allow));
+    rules
 }
 
 /// The same for a chain of `inet seawall`. A connection that is only observed is told and counted once: its later packets

@@ -125,7 +125,7 @@ pub fn sets(
         let comment = Comment::new(&statement.peer.to_string());
         let dns = inventory.get(member).map(|member| resolvers(member, inventory, settings));
         for (first, last) in addresses(statement, owner, inventory, dns) {
-            for cell in cells(statement, first, last) {
+            for cell in cells(&statement.traffic, first, last) {
                 let mut role = cell.role(statement);
                 if cell.is_exact() {
                     for element in cell.elements() {
@@ -163,7 +163,7 @@ fn set(role: Role, elements: BTreeMap<Element, Comment>) -> Set {
 }
 
 /// The inclusive address ranges of a statement's peer, as this netns can meet them.
-fn addresses(
+pub(super) fn addresses(
     statement: &Statement,
     owner: &Workload,
     inventory: &Inventory,
@@ -209,22 +209,21 @@ fn addresses(
 }
 
 /// One kind of traffic with one address range.
-struct Cell {
-    first: IpAddr,
-    last: IpAddr,
-    kind: KeyKind,
-    selector: u8,
-    ports: (u16, u16),
+pub(super) struct Cell {
+    pub(super) first: IpAddr,
+    pub(super) last: IpAddr,
+    pub(super) kind: KeyKind,
+    pub(super) selector: u8,
+    pub(super) ports: (u16, u16),
 }
 
-fn cells(statement: &Statement, first: IpAddr, last: IpAddr) -> Vec<Cell> {
+pub(super) fn cells(traffic: &BTreeSet<Traffic>, first: IpAddr, last: IpAddr) -> Vec<Cell> {
     let family = Family::of(first);
     let cell = |kind, selector, ports| Cell { first, last, kind, selector, ports };
-    statement
-        .traffic
+    traffic
         .iter()
         .flat_map(|traffic| match traffic {
-            Traffic::Ports(ports) => {
+            Traffic::Ports(ports) | Traffic::Control(ports, _) => {
                 let range = (ports.range.first(), ports.range.last());
                 vec![cell(KeyKind::Tuple, ports.proto.number(), range)]
             }
@@ -245,12 +244,16 @@ impl Cell {
             action: statement.action,
             direction: statement.direction,
             kind: self.kind,
-            family: Family::of(self.first),
+            family: self.family(),
             interval: false,
         }
     }
 
-    fn is_exact(&self) -> bool {
+    pub(super) fn family(&self) -> Family {
+        Family::of(self.first)
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
         let span = u32::from(self.ports.1 - self.ports.0) + 1;
         self.first == self.last && span <= MAX_EXPANDED_PORTS
     }
@@ -259,17 +262,17 @@ impl Cell {
         Key { address: self.first, selector: self.selector, port }
     }
 
-    fn elements(&self) -> impl Iterator<Item = Element> + '_ {
+    pub(super) fn elements(&self) -> impl Iterator<Item = Element> + '_ {
         (self.ports.0..=self.ports.1).map(|port| Element::exact(self.key(port)))
     }
 
-    fn into_cuboid(self) -> Cuboid {
+    pub(super) fn into_cuboid(self) -> Cuboid {
         Cuboid { addresses: (self.first, self.last), selector: self.selector, ports: self.ports }
     }
 }
 
 /// FNV-1a over the elements: the same content has the same name on every host and in every build.
-fn content_hash(elements: &BTreeMap<Element, Comment>) -> u64 {
+pub(super) fn content_hash(elements: &BTreeMap<Element, Comment>) -> u64 {
     let text = elements
         .iter()
         .map(|(element, comment)| format!("{element:?}{}\n", comment.as_str()))

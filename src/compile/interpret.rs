@@ -20,6 +20,8 @@ pub struct Packet {
     pub state: Option<CtState>,
     /// Its direction within the connection.
     pub direction: CtDirection,
+    /// The helper of the connection that expects its connection, by the kernel's name.
+    pub helper: Option<&'static str>,
     /// The generation its connection was accepted under.
     pub generation: Option<Generation>,
     /// Source and destination address; of one family.
@@ -83,7 +85,8 @@ fn walk(ruleset: &Ruleset, chain: &str, packet: &Packet, marked: &mut bool, dept
         for statement in &rule.statements {
             match statement {
                 Stmt::Counter | Stmt::Log(_) | Stmt::LogAnswer => {}
-                Stmt::SetLocal | Stmt::SetObserved => {}
+                // What a helper is given for shows in the packets of other connections: `Packet::helper`.
+                Stmt::SetLocal | Stmt::SetObserved | Stmt::SetHelper(_) => {}
                 Stmt::SetGeneration(_) => *marked = true,
                 Stmt::Reject(_) => return Flow::Done(Outcome::Reject),
                 Stmt::Verdict(Verdict::Accept) => {
@@ -118,6 +121,7 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::IsObserved => packet.generation == Some(Generation::OBSERVED),
         Stmt::IsNotObserved => packet.generation != Some(Generation::OBSERVED),
         Stmt::FromUdpPort(port) => packet.protocol == 17 && packet.ports.0 == *port,
+        Stmt::HelperIs(name) => packet.helper == Some(name.as_str()),
         Stmt::CtState(state) => packet.state == Some(*state),
         Stmt::CtDirection(direction) => {
             packet.direction == *direction && packet.state != Some(CtState::Invalid)
@@ -156,7 +160,7 @@ fn looked_up(key: &LookupKey, packet: &Packet) -> Option<Key> {
         LookupRest::IcmpType => {
             is_icmp.then_some(Key { address, selector: packet.icmp_type, port: 0 })
         }
-        LookupRest::Nothing => Some(Key { address, selector: 0, port: 0 }),
+        LookupRest::Nothing | LookupRest::Alone => Some(Key { address, selector: 0, port: 0 }),
         LookupRest::Port(side) => {
             let port = if side == Side::Source { packet.ports.0 } else { packet.ports.1 };
             Some(Key { address, selector: packet.protocol, port })

@@ -92,14 +92,14 @@ fn merged(spans: impl Iterator<Item = Span>) -> Vec<Span> {
     merged.into_iter().map(|(first, last, comments)| (first, last, joined(comments))).collect()
 }
 
-fn number(address: IpAddr) -> u128 {
+pub(super) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(u32::from(v4)),
         IpAddr::V6(v6) => u128::from(v6),
     }
 }
 
-fn address_of(number: u128, is_v4: bool) -> IpAddr {
+pub(super) fn address_of(number: u128, is_v4: bool) -> IpAddr {
     match u32::try_from(number) {
         Ok(number) if is_v4 => IpAddr::V4(Ipv4Addr::from(number)),
         _ => IpAddr::V6(Ipv6Addr::from(number)),

@@ -2,11 +2,12 @@
 //!
 //! Pure. Chains are static, sets are dynamic: which peers exist shows in set elements, never in rules.
 //! `expand` turns statements into elements, `intervals` makes ranges disjoint, `chains` writes the rules around the
-//! sets, `guard` the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
+//! sets, `helped` does both for control connections and what they agree on, `guard` the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
 
 pub mod chains;
 pub mod expand;
 pub mod guard;
+pub mod helped;
 pub mod interpret;
 pub mod intervals;
 pub mod ruleset;
@@ -33,7 +34,7 @@ pub struct Options {
 pub fn closed(deny: DenyVerdicts) -> Ruleset {
     let sets = BTreeMap::new();
     let chains = chains::chains(&sets, Mode::Enforce, Shape::default(), deny, Generation::FIRST);
-    Ruleset { family: TableFamily::Inet, chains, sets }
+    Ruleset { family: TableFamily::Inet, helpers: BTreeMap::new(), chains, sets }
 }
 
 /// Compiles the policies of all workloads of one netns.
@@ -47,13 +48,15 @@ pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) ->
         return None;
     }
     let owner = inventory.get(inventory.netns_owner(&members.first()?.workload))?;
-    let sets = expand::sets(members, owner, inventory, &options.settings);
+    let mut sets = expand::sets(members, owner, inventory, &options.settings);
+    sets.extend(helped::sets(members, owner, inventory, &options.settings));
     let shape = Shape {
         routes: members.iter().any(|policy| policy.routes),
         asks_directly: asks_directly(owner),
     };
     let chains = chains::chains(&sets, mode, shape, options.deny, Generation::FIRST);
-    Some(Ruleset { family: TableFamily::Inet, chains, sets })
+    let helpers = helped::objects(&sets);
+    Some(Ruleset { family: TableFamily::Inet, helpers, chains, sets })
 }
 
 /// Whether a workload's queries go to resolvers outside. On Docker's networks but the default bridge they go to its embedded

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Serialize;
 
+use super::helped::CtHelper;
 use crate::input::Text;
 
 /// The name of our tables, in every family.
@@ -223,8 +224,10 @@ pub enum LookupRest {
     Port(Side),
     /// The ICMP type.
     IcmpType,
-    /// Nothing.
+    /// Nothing, in a table that sees one protocol or has asked before.
     Nothing,
+    /// Nothing, in a table that sees IPv4 and IPv6.
+    Alone,
 }
 
 /// What happens to a packet.
@@ -297,6 +300,8 @@ pub enum Stmt {
     CtState(CtState),
     /// The packet's direction.
     CtDirection(CtDirection),
+    /// The connection was expected by one that has this helper, by the kernel's name.
+    HelperIs(String),
     /// The transport protocol (IANA number).
     L4Proto(u8),
     /// IPv6 hop limit.
@@ -340,6 +345,8 @@ pub enum Stmt {
     SetLocal,
     /// Mark the connection as one that passed although nothing allows it.
     SetObserved,
+    /// Give the connection the helper of this name, if it is new and of the helper's protocol.
+    SetHelper(String),
     /// Tell the sender.
     Reject(Reject),
     /// A verdict.
@@ -401,6 +408,9 @@ pub struct Chain {
 pub struct Ruleset {
     /// The table's family.
     pub family: TableFamily,
+    /// Helpers by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub helpers: BTreeMap<String, CtHelper>,
     /// Chains by name.
     pub chains: BTreeMap<String, Chain>,
     /// Sets by name.
@@ -410,7 +420,8 @@ pub struct Ruleset {
 impl Ruleset {
     /// A table with nothing in it.
     pub fn empty(family: TableFamily) -> Self {
-        Self { family, chains: BTreeMap::new(), sets: BTreeMap::new() }
+        let (helpers, chains, sets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { family, helpers, chains, sets }
     }
 
     /// The generation its rules accept, if they agree on one.

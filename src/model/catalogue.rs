@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::input::{Place, Text};
 use crate::metadata::{ImageRef, Ports};
 
+use super::helper::Helper;
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -64,6 +66,9 @@ name_type!(
 pub struct Service {
     /// Usual ports; empty for a protocol without any (`metrics`), whose providers each say their own.
     pub ports: BTreeSet<Ports>,
+    /// What follows its connections to the data connections they agree on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<Helper>,
     /// Where it is declared.
     pub place: Place,
 }

@@ -11,6 +11,7 @@ use super::catalogue::{
 };
 use super::read::{
     Draft, DraftEgress, DraftModel, DraftProvided, DraftService, PortsOrService, Spot,
+    refuse_unread,
 };
 
 /// The merged drafts; models with the number of the file they come from.
@@ -41,7 +42,8 @@ pub(super) fn link(drafts: Vec<Draft<'_>>, problems: &mut Diagnostics) -> Catalo
         .services
         .iter()
         .map(|(name, draft)| {
-            (name.clone(), Service { ports: draft.ports.clone(), place: draft.spot.place() })
+            let place = draft.spot.place();
+            (name.clone(), Service { ports: draft.ports.clone(), helper: draft.helper, place })
         })
         .collect();
     Catalogue { services, models }
@@ -169,6 +171,10 @@ impl Merged<'_> {
                     .problem("catalogue/empty", message)
                     .with_help("write `{ service = \"…\", ports = [\"9100/tcp\"] }`"),
             );
+        }
+        if let Some(helper) = self.services.get(service).and_then(|known| known.helper) {
+            let own = draft.ports.iter();
+            own.for_each(|ports| refuse_unread(helper, ports, &draft.spot, problems));
         }
         for (audience, spot) in &draft.to {
             self.check_audience(audience, spot, problems);

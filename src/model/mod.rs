@@ -6,6 +6,7 @@
 pub mod builtin;
 pub mod catalogue;
 mod evidence;
+pub mod helper;
 mod link;
 pub mod lookup;
 pub mod parse;
@@ -21,6 +22,7 @@ pub use catalogue::{
     Audience, Catalogue, Category, Egress, EgressTarget, Model, ModelName, Provided, Service,
     ServiceName,
 };
+pub use helper::{Helper, HelperError};
 pub use lookup::RepositoryMatch;
 pub use resolution::{Evidence, EvidenceKind, Resolution};
 pub use resolve::{Overrides, resolve};

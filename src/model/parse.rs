@@ -30,7 +30,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::{Audience, ModelName, Provided};
+    use crate::model::{Audience, Helper, ModelName, Provided};
 
     fn source<'a>(name: &'a str, text: &'a str) -> SourceFile<'a> {
         SourceFile { name: Path::new(name), text }
@@ -79,6 +79,38 @@ source = "https://example.org/web"
         assert_eq!(egress, ["80/tcp", "8000-8010/udp"]);
         assert!(web.uses.contains(Provided::EXPOSED));
         assert!(!web.routes && !web.base);
+    }
+
+    #[test]
+    fn a_service_may_have_a_helper_that_reads_its_ports() {
+        let catalogue = Catalogue::builtin().unwrap();
+        assert_eq!(catalogue.services["ftp"].helper, Some(Helper::Ftp));
+        assert_eq!(catalogue.services["http"].helper, None);
+        let text = r#"
+[services.files]
+ports  = ["21/tcp", "21/udp"]
+helper = "ftp"
+[services.chat]
+ports  = ["6667/tcp"]
+helper = "irc"
+[services.calls]
+ports  = ["5060/udp"]
+helper = "sip"
+[models.phone]
+title    = "Phone"
+category = "tool"
+provides = [{ service = "calls", ports = ["5070/tcp", "5070/sctp"] }]
+source   = "https://example.org/phone"
+"#;
+        let problems = Catalogue::parse(&[source("a.toml", text)]).unwrap_err().to_string();
+        insta::assert_snapshot!(problems, @r"
+        a.toml:4:10: error[catalogue/bad-helper]: the helper `ftp` does not read 21/udp
+            help: ftp is spoken over tcp
+        a.toml:7:10: error[catalogue/bad-helper]: `irc` is no connection tracking helper
+            help: use ftp, tftp or sip
+        a.toml:14:13: error[catalogue/bad-helper]: the helper `sip` does not read 5070/sctp
+            help: sip is spoken over tcp or udp
+        ");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::input::{Diagnostic, Diagnostics, Place, Text};
 use crate::metadata::{ImageRef, Ports};
 
 use super::catalogue::{Audience, Category, EgressTarget, ModelName, Provided, ServiceName};
+use super::helper::Helper;
 
 /// Where a value stands, kept until the references are checked.
 #[derive(Clone, Debug)]
@@ -44,6 +45,7 @@ pub(super) struct Draft<'a> {
 
 pub(super) struct DraftService<'a> {
     pub(super) ports: BTreeSet<Ports>,
+    pub(super) helper: Option<Helper>,
     pub(super) spot: Spot<'a>,
 }
 
@@ -140,8 +142,42 @@ fn read_service<'d>(
         );
     }
     let ports = ports(section, problems).unwrap_or_default();
+    let helper = read_helper(section, &ports, problems);
     section.finish(problems);
-    DraftService { ports, spot }
+    DraftService { ports, helper, spot }
+}
+
+fn read_helper(
+    section: &Section<'_>,
+    ports: &BTreeSet<Ports>,
+    problems: &mut Diagnostics,
+) -> Option<Helper> {
+    let found = section.string("helper", problems)?;
+    let spot = at(section, found.span);
+    match found.value.parse::<Helper>() {
+        Ok(helper) => {
+            refuse_unread(helper, ports, &spot, problems);
+            Some(helper)
+        }
+        Err(error) => {
+            let problem = spot.problem("catalogue/bad-helper", error.to_string());
+            problems.push(problem.with_help(Helper::HELP));
+            None
+        }
+    }
+}
+
+/// Reports ports of protocols that the helper does not read.
+pub(super) fn refuse_unread(
+    helper: Helper,
+    ports: &BTreeSet<Ports>,
+    spot: &Spot<'_>,
+    problems: &mut Diagnostics,
+) {
+    for unread in ports.iter().filter(|ports| !helper.reads(ports.proto)) {
+        let message = format!("the helper `{helper}` does not read {unread}");
+        problems.push(spot.problem("catalogue/bad-helper", message).with_help(helper.spoken()));
+    }
 }
 
 fn read_model<'d>(

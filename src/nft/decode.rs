@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::expr::{Expr, lift};
+use super::expr::{Expr, HELPER_OBJECT, lift};
 use super::owner::TableState;
+use crate::compile::helped::CtHelper;
 use crate::compile::ruleset::{
     Base, Chain, Comment, Element, Family, Hook, Key, KeyKind, Rule, Set, TABLE, TableFamily,
     Verdict,
@@ -157,6 +158,9 @@ fn expression(name: &str, data: &[u8]) -> Option<Expr> {
         // A map lookup has a destination, an inverted one flags.
         "lookup" if reg(3).is_some() || number(data, 5).unwrap_or_default() != 0 => None,
         "lookup" => string(data, 1).zip(reg(2)).map(|(set, sreg)| Expr::Lookup { set, sreg }),
+        "objref" => {
+            number(data, 1).zip(string(data, 2)).map(|(kind, name)| Expr::Object { kind, name })
+        }
         "counter" => Some(Expr::Counter),
         "limit"
             if number(data, 4).unwrap_or_default() | number(data, 5).unwrap_or_default() != 0 =>
@@ -235,6 +239,13 @@ pub fn set(payload: &[u8]) -> (String, Option<Set>) {
         .into_iter()
         .find(|candidate| key_type == Some(super::message::key_layout(candidate).0));
     (name, found)
+}
+
+/// A helper with its name; `None` for any other object (`NFTA_OBJ_*`, `NFTA_CT_HELPER_*`).
+pub fn helper(payload: &[u8]) -> Option<(String, CtHelper)> {
+    let data = attribute(payload, 4).filter(|_| number(payload, 3) == Some(HELPER_OBJECT))?;
+    let protocol = *attribute(data, 3)?.first()?;
+    Some((string(payload, 2)?, CtHelper { kind: string(data, 1)?, protocol }))
 }
 
 /// The name of the set a message's elements belong to (`NFTA_SET_ELEM_LIST_SET`).

@@ -3,12 +3,13 @@
 //! Pure. The order of operations is the order of the batch: what is needed first is made first, what is still
 //! referred to is removed last, so that the kernel accepts it and no packet meets half a ruleset (security model 6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::owner::{Claim, Present};
 use super::render;
 use crate::compile::expand::Role;
+use crate::compile::helped::{CtHelper, HelperRole};
 use crate::compile::ruleset::{
     Base, Chain, Comment, Element, Generation, Rule, Ruleset, Set, Stmt, TableFamily,
 };
@@ -48,6 +49,18 @@ pub enum Op {
         chain: String,
         /// The rule.
         rule: Rule,
+    },
+    /// Make a helper.
+    AddHelper {
+        /// Its name.
+        name: String,
+        /// What it is.
+        helper: CtHelper,
+    },
+    /// Remove a helper no rule uses.
+    DeleteHelper {
+        /// Its name.
+        name: String,
     },
     /// Make a set with nothing in it.
     AddSet {
@@ -243,6 +256,10 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
         let to = elements(to);
         elements(from).iter().all(|(key, comment)| to.get(key) == Some(comment))
     };
+    let helped = |ruleset: &Ruleset| -> BTreeSet<(HelperRole, Element)> {
+        let sets = ruleset.sets.iter().filter_map(|(name, set)| Some((HelperRole::of(name)?, set)));
+        sets.flat_map(|(role, set)| set.elements.keys().map(move |e| (role, *e))).collect()
+    };
     // The chains that do not follow from what sets there are, whatever the generation: where they change, what they
     // accepted may not be accepted now.
     let fixed = |ruleset: &Ruleset| {
@@ -251,6 +268,7 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
     };
     !keeps_all(Action::Allow, actual, wanted)
         || !keeps_all(Action::Deny, wanted, actual)
+        || !helped(actual).is_subset(&helped(wanted))
         || fixed(actual) != fixed(wanted)
         || actual.generation().is_none()
 }
@@ -266,7 +284,11 @@ fn needs_rebuild(actual: &Ruleset, target: &Ruleset) -> bool {
     let other_set = target.sets.iter().any(|(name, set)| {
         actual.sets.get(name).is_some_and(|present| !is_same_type(present, set))
     });
-    other_chain || other_set
+    let other_helper = target
+        .helpers
+        .iter()
+        .any(|(name, helper)| actual.helpers.get(name).is_some_and(|present| present != helper));
+    other_chain || other_set || other_helper
 }
 
 fn is_same_type(left: &Set, right: &Set) -> bool {
@@ -277,6 +299,11 @@ fn is_same_type(left: &Set, right: &Set) -> bool {
 fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
     let mut ops = Vec::new();
     let mut removed = Vec::new();
+    let new = target.helpers.iter().filter(|(name, _)| !actual.helpers.contains_key(*name));
+    ops.extend(new.map(|(name, helper)| {
+        let (name, helper) = (name.clone(), helper.clone());
+        Op::AddHelper { name, helper }
+    }));
     for (name, set) in &target.sets {
         let present = actual.sets.get(name);
         if present.is_none() {
@@ -322,6 +349,8 @@ fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
     }
     let stale_sets = actual.sets.keys().filter(|name| !target.sets.contains_key(*name));
     removed.extend(stale_sets.map(|name| Op::DeleteSet { name: name.clone() }));
+    let stale_helpers = actual.helpers.keys().filter(|name| !target.helpers.contains_key(*name));
+    removed.extend(stale_helpers.map(|name| Op::DeleteHelper { name: name.clone() }));
     ops.append(&mut removed);
     ops
 }
@@ -358,6 +387,8 @@ impl fmt::Display for Op {
             Self::AddRule { chain, rule } => {
                 write!(f, "add rule {chain} {}", render::rule_text(rule))
             }
+            Self::AddHelper { name, helper } => write!(f, "add ct helper {name} ({})", helper.kind),
+            Self::DeleteHelper { name } => write!(f, "delete ct helper {name}"),
             Self::AddSet { name, .. } => write!(f, "add set {name}"),
             Self::DeleteSet { name } => write!(f, "delete set {name}"),
             Self::AddElements { name, set } => {

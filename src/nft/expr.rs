@@ -3,7 +3,11 @@
 //! `lower` writes the expressions that `nft(8)` 1.0.6 writes for the same text; `lift` is its inverse and turns
 //! anything else into [`Stmt::Foreign`]. Constants: `linux/netfilter/nf_tables.h`.
 
+mod links;
+
 use std::net::Ipv6Addr;
+
+use links::link_candidates;
 
 use crate::compile::ruleset::{
     ANSWER_GROUP, CtDirection, CtState, Family, Generation, LOG_GROUP, LookupKey, LookupRest,
@@ -70,6 +74,13 @@ pub enum Expr {
         /// Register.
         sreg: u32,
     },
+    /// `objref`: what the table's object of this name does.
+    Object {
+        /// `NFT_OBJECT_*`.
+        kind: u32,
+        /// Its name.
+        name: String,
+    },
     /// `counter`.
     Counter,
     /// `limit`, in packets.
@@ -111,6 +122,11 @@ const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_MARK: u32 = 3;
+const CT_HELPER: u32 = 6;
+/// How long a helper's name is in a register, in bytes (`NF_CT_HELPER_NAME_LEN`).
+const HELPER_NAME: usize = 16;
+/// `NFT_OBJECT_CT_HELPER`.
+pub(super) const HELPER_OBJECT: u32 = 3;
 const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
@@ -208,6 +224,11 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
             Expr::CtLoad { key: CT_DIRECTION, dreg: 0 },
             Expr::Cmp { op: EQ, sreg: 0, data: vec![u8::from(*direction == CtDirection::Reply)] },
         ],
+        Stmt::HelperIs(name) => {
+            let mut data = name.as_bytes().to_vec();
+            data.resize(HELPER_NAME, 0);
+            vec![Expr::CtLoad { key: CT_HELPER, dreg: 0 }, Expr::Cmp { op: EQ, sreg: 0, data }]
+        }
         Stmt::L4Proto(protocol) => is_byte(META_L4PROTO, *protocol).to_vec(),
         Stmt::HopLimit(limit) => {
             let family = is_byte(META_NFPROTO, nfproto(Family::V6));
@@ -272,6 +293,7 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
             Expr::Limit { rate: ANSWER_RATE, unit: 1, burst: ANSWER_BURST },
             Expr::Log { prefix: ANSWER_PREFIX.to_owned(), group: ANSWER_GROUP },
         ],
+        Stmt::SetHelper(name) => vec![Expr::Object { kind: HELPER_OBJECT, name: name.clone() }],
         Stmt::Reject(Reject::TcpReset) => vec![Expr::Reject { kind: REJECT_TCP_RST, code: 0 }],
         Stmt::Reject(Reject::AdminProhibited) => {
             vec![Expr::Reject { kind: REJECT_ICMPX, code: ICMPX_ADMIN_PROHIBITED }]
@@ -343,6 +365,7 @@ fn lookup(key: &LookupKey, set: &str) -> Vec<Expr> {
     let fields = match key.rest {
         // In a table that sees all protocols a statement before has said which.
         LookupRest::Nothing => return vec![address, found],
+        LookupRest::Alone => vec![address, found],
         LookupRest::Port(side) => {
             let offset = if side == Side::Source { 0 } else { 2 };
             vec![
@@ -408,50 +431,15 @@ fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
         Expr::Log { prefix, .. } => Some(Stmt::Log(prefix.clone())),
         _ => None,
     }));
+    if let Some(Expr::Object { name, .. }) = exprs.first() {
+        longer.push(Stmt::SetHelper(name.clone()));
+    }
+    longer.extend(exprs.get(1).and_then(helper_in).map(Stmt::HelperIs));
     if let Some(Expr::Verdict(verdict)) = exprs.first() {
         longer.push(Stmt::Verdict(verdict.clone()));
     }
     longer.extend(found);
     longer
-}
-
-/// Those of the guard.
-fn link_candidates(exprs: &[Expr]) -> Vec<Stmt> {
-    let compared = |at: usize| match exprs.get(at) {
-        Some(Expr::Cmp { data, .. }) => Some(data.as_slice()),
-        _ => None,
-    };
-    let mut found = vec![Stmt::HasRoute];
-    found.extend(Family::BOTH.map(Stmt::Protocol));
-    if let (Some([first]), Some([last])) = (compared(3), compared(4)) {
-        found.push(Stmt::Icmp6Types(*first, *last));
-    }
-    if let Some([high, low]) = compared(1) {
-        found.push(Stmt::Ip6LengthAtMost(u16::from_be_bytes([*high, *low])));
-    }
-    let sender = compared(5).and_then(|mac| <[u8; 6]>::try_from(mac).ok());
-    found.extend(sender.map(Stmt::ArpFrom));
-    if let Some(Expr::Lookup { set, .. }) = exprs.get(3) {
-        found.push(Stmt::ArpSenderIn(set.clone()));
-    }
-    let whole = compared(1).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    found.extend(whole.map(|address| Stmt::NeighbourTarget(address.into())));
-    found.extend(ip6_network(exprs));
-    found
-}
-
-fn ip6_network(exprs: &[Expr]) -> Option<Stmt> {
-    let (bytes, bits) = match exprs {
-        [_, Expr::Bitwise { mask, .. }, Expr::Cmp { data, .. }, ..] => {
-            let mask = u128::from_be_bytes(mask.as_slice().try_into().ok()?);
-            (data, u8::try_from(mask.leading_ones()).ok()?)
-        }
-        [_, Expr::Cmp { data, .. }, ..] => (data, u8::try_from(data.len() * 8).ok()?),
-        _ => return None,
-    };
-    let mut address = [0; 16];
-    address.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(Stmt::Ip6To(address.into(), bits))
 }
 
 fn lookup_keys() -> impl Iterator<Item = LookupKey> {
@@ -461,12 +449,20 @@ fn lookup_keys() -> impl Iterator<Item = LookupKey> {
         LookupRest::Port(Side::Destination),
         LookupRest::IcmpType,
         LookupRest::Nothing,
+        LookupRest::Alone,
     ];
     Family::BOTH.into_iter().flat_map(move |family| {
         sides.into_iter().flat_map(move |address| {
             rests.into_iter().map(move |rest| LookupKey { family, address, rest })
         })
     })
+}
+
+/// A helper's name that a register is compared with.
+fn helper_in(expr: &Expr) -> Option<String> {
+    let Expr::Cmp { data, .. } = expr else { return None };
+    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    std::str::from_utf8(&data[..end]).ok().map(str::to_owned)
 }
 
 fn mark_in(expr: &Expr) -> Option<Generation> {
@@ -510,6 +506,7 @@ fn name(expr: &Expr) -> String {
         Expr::Bitwise { .. } => "bitwise".to_owned(),
         Expr::Cmp { .. } => "cmp".to_owned(),
         Expr::Lookup { set, .. } => format!("lookup @{set}"),
+        Expr::Object { .. } => "objref".to_owned(),
         Expr::Counter => "counter".to_owned(),
         Expr::Limit { .. } => "limit".to_owned(),
         Expr::Log { .. } => "log".to_owned(),

@@ -6,6 +6,7 @@
 //! What a ruleset should be is never decided here.
 
 pub mod conntrack;
+pub mod conntrack_entries;
 pub mod decode;
 pub mod diff;
 pub mod expr;

@@ -6,19 +6,21 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::expr::ARP_HEAD;
+use crate::compile::helped::CtHelper;
 use crate::compile::ruleset::{
     ANSWER_GROUP, Chain, Comment, CtDirection, CtState, Element, Family, Generation, Hook, KeyKind,
     LOG_GROUP, LookupKey, LookupRest, Reject, Rule, Ruleset, Set, Side, Stmt, TABLE, Verdict,
 };
 
-/// A whole ruleset. Sets first, then chains in the order a packet meets them.
+/// A whole ruleset. Helpers and sets first, then chains in the order a packet meets them.
 pub fn render(ruleset: &Ruleset) -> String {
     let mut text = format!("table {} {TABLE} {{\n", ruleset.family);
+    let helpers = ruleset.helpers.iter().map(|(name, helper)| helper_block(name, helper));
     let sets = ruleset.sets.iter().map(|(name, set)| set_block(name, set));
     let mut names: Vec<&String> = ruleset.chains.keys().collect();
     names.sort_by_key(|name| (position(name), name.as_str()));
     let chains = names.into_iter().map(|name| chain_block(name, &ruleset.chains[name]));
-    text.push_str(&sets.chain(chains).collect::<Vec<_>>().join("\n"));
+    text.push_str(&helpers.chain(sets).chain(chains).collect::<Vec<_>>().join("\n"));
     text.push_str("}\n");
     text
 }
@@ -47,6 +49,14 @@ fn position(name: &str) -> usize {
         "transit",
     ];
     ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len())
+}
+
+fn helper_block(name: &str, helper: &CtHelper) -> String {
+    let (kind, protocol) = (Comment::new(&helper.kind), protocol_text(helper.protocol));
+    let kind = kind.as_str();
+    format!(
+        "\tct helper {name} {{\n\t\ttype \"{kind}\" protocol {protocol}\n\t\tl3proto inet\n\t}}\n"
+    )
 }
 
 fn set_block(name: &str, set: &Set) -> String {
@@ -198,6 +208,8 @@ fn statement(statement: &Stmt) -> String {
         Stmt::CtState(CtState::Related) => "ct state related".to_owned(),
         Stmt::CtDirection(CtDirection::Original) => "ct direction original".to_owned(),
         Stmt::CtDirection(CtDirection::Reply) => "ct direction reply".to_owned(),
+        Stmt::HelperIs(name) => format!("ct helper \"{}\"", Comment::new(name).as_str()),
+        Stmt::SetHelper(name) => format!("ct helper set \"{}\"", Comment::new(name).as_str()),
         Stmt::L4Proto(protocol) => format!(
             "meta l4proto {}",
             match protocol {
@@ -260,7 +272,7 @@ fn lookup_text(key: &LookupKey) -> String {
         Side::Destination => "daddr",
     };
     match (key.rest, key.family) {
-        (LookupRest::Nothing, _) => format!("{ip} {address}"),
+        (LookupRest::Nothing | LookupRest::Alone, _) => format!("{ip} {address}"),
         (LookupRest::Port(Side::Source), _) => format!("{ip} {address} . meta l4proto . th sport"),
         (LookupRest::Port(Side::Destination), _) => {
             format!("{ip} {address} . meta l4proto . th dport")

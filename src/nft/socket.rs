@@ -56,6 +56,11 @@ pub enum ApplyError {
     /// The kernel has no tables that are owned and stay (`NFT_TABLE_F_PERSIST`, Linux 6.9).
     #[error("this kernel has no owned tables that outlive their owner")]
     NoOwnership,
+    /// The kernel has no such helper.
+    #[error(
+        "this kernel has no connection tracking helper `{0}`; load it: modprobe nf_conntrack_{0}"
+    )]
+    NoHelper(String),
     /// seawall may not change it.
     #[error("no permission to change nftables; run seawall as root (it needs CAP_NET_ADMIN)")]
     Permission,
@@ -274,6 +279,11 @@ impl KernelTable {
                     chain.rules.push(rule);
                 }
             }
+            if *family == TableFamily::Inet {
+                let objects = self.request(Some(*family), libc::NFT_MSG_GETOBJ, &table, true)?;
+                let helpers = objects.iter().filter_map(|answer| decode::helper(&answer.payload));
+                ruleset.helpers.extend(helpers);
+            }
             for answer in self.request(Some(*family), libc::NFT_MSG_GETSET, &table, true)? {
                 let (name, set) = decode::set(&answer.payload);
                 let Some(mut set) = set else { continue };
@@ -397,6 +407,9 @@ impl Reply {
             // Before Linux 6.9 the flags are unknown, or persisting is.
             (libc::EOPNOTSUPP | libc::EINVAL, Some(Op::AddOwnedTable)) => {
                 return ApplyError::NoOwnership;
+            }
+            (libc::ENOENT, Some(Op::AddHelper { helper, .. })) => {
+                return ApplyError::NoHelper(helper.kind.clone());
             }
             _ => {}
         }

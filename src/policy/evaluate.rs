@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::statement::{Action, Direction, Peer, Policy, Statement, Traffic};
 use crate::input::Text;
 use crate::metadata::{Inventory, L4Proto, Ports, WorkloadId};
+use crate::model::Helper;
 
 /// The first packet of a connection, or an echo request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -131,9 +132,44 @@ pub(super) fn judge_remote<'a>(
     Decision { allowed: false, statement: None }
 }
 
+/// What the policies of one netns say of a data connection that a helper expects, from (`Ingress`) or to (`Egress`) the address
+/// `remote`: it is allowed while a control connection with the same remote is, made by either of the two.
+pub fn judge_expected<'a>(
+    policies: &[&'a Policy],
+    inventory: &Inventory,
+    settings: &Settings,
+    helper: Helper,
+    (direction, remote, packet): (Direction, IpAddr, Packet),
+) -> Decision<'a> {
+    let own = judge_netns(policies, inventory, settings, direction, remote, packet);
+    if own.statement.is_some() {
+        return own;
+    }
+    for policy in policies {
+        for statement in policy.statements.iter().filter(|one| one.action == Action::Allow) {
+            let is_open = |ports: &Ports| {
+                (ports.range.first()..=ports.range.last()).any(|port| {
+                    let control = Packet::Port { proto: ports.proto, port };
+                    let end = statement.direction;
+                    judge_netns(policies, inventory, settings, end, remote, control).allowed
+                })
+            };
+            let holds = |traffic: &Traffic| matches!(traffic, Traffic::Control(ports, own) if *own == helper && is_open(ports));
+            if is_peer(&statement.peer, policy, inventory, settings, Remote::Address(remote))
+                && statement.traffic.iter().any(holds)
+            {
+                return Decision { allowed: true, statement: Some(statement) };
+            }
+        }
+    }
+    own
+}
+
 fn carries(traffic: Traffic, packet: Packet) -> bool {
     match (traffic, packet) {
-        (Traffic::Ports(ports), Packet::Port { proto, port }) => ports.contains(proto, port),
+        (Traffic::Ports(ports) | Traffic::Control(ports, _), Packet::Port { proto, port }) => {
+            ports.contains(proto, port)
+        }
         (Traffic::Ping, Packet::Ping) => true,
         _ => false,
     }

@@ -73,6 +73,8 @@ pub(crate) fn catalogue() -> Catalogue {
         ("redis", "6379/tcp"),
         ("smtp", "25/tcp"),
         ("wireguard", "51820/udp"),
+        ("ftp", "21/tcp"),
+        ("tftp", "69/udp"),
     ];
     let any: &[&str] = &["any"];
     let to_app: &[&str] = &["category:application", "model:pgadmin"];
@@ -99,7 +101,10 @@ pub(crate) fn catalogue() -> Catalogue {
             .iter()
             .map(|(name, ports)| {
                 let ports = ports.split(' ').map(|text| text.parse().unwrap()).collect();
-                (ServiceName::new(name).unwrap(), Service { ports, place: place(1) })
+                (
+                    ServiceName::new(name).unwrap(),
+                    Service { ports, helper: name.parse().ok(), place: place(1) },
+                )
             })
             .collect(),
         models: models.into_iter().map(|model| (model.name.clone(), model)).collect(),

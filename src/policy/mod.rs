@@ -7,6 +7,7 @@
 pub mod evaluate;
 pub mod generate;
 mod grant;
+mod helped;
 pub mod internet;
 mod labels;
 pub mod mode;

@@ -5,6 +5,7 @@
 //! from    = "project:shop service:api"            # a selector, or a list of which any may match
 //! to      = ["name:legacy-db", "cidr:10.20.0.0/16"]
 //! ports   = ["postgresql", "8000-8100/tcp", "ping"]   # absent: every port of tcp, udp and sctp, and ping
+//! helper  = "ftp"                                 # finds data connections; a service brings its own
 //! comment = "nightly import"                      # for people
 //!
 //! [[mode]]                                        # of several that match, the last one counts
@@ -20,13 +21,14 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 
+use super::helped::{self, Helped};
 use super::selector::{Selector, Subject};
 use super::settings::Mode;
 use super::statement::{Action, Traffic};
 use super::traffic::{everything, merged};
 use crate::input::diagnostic::SourceFile;
 use crate::input::toml_doc::{Document, Located, Section, nearest};
-use crate::input::{Diagnostics, Place, Text};
+use crate::input::{Diagnostic, Diagnostics, Place, Text};
 use crate::metadata::{Ports, Workload};
 use crate::model::{Catalogue, ModelName, Provided};
 
@@ -160,10 +162,12 @@ impl Reader<'_> {
     fn statement(&mut self, action: Action, section: &Section<'_>) -> Option<OperatorStatement> {
         let from = self.selectors(section, "from", "policy/missing-from");
         let to = self.selectors(section, "to", "policy/missing-to");
-        let traffic = self.traffic(section);
+        let helped = helped::read(action, section, &mut self.problems);
+        let traffic = self.traffic(section, helped.unwrap_or(Helped::none(action)));
         let comment = section.string("comment", &mut self.problems);
         let (from, to) = (from?, to?);
         self.ends(section, &from, &to);
+        helped?;
         let plain = |list: Selectors| list.into_iter().map(|selector| selector.value).collect();
         Some(OperatorStatement {
             action,
@@ -382,7 +386,7 @@ impl Reader<'_> {
     }
 
     /// `ports`; `None` when any of them has a problem.
-    fn traffic(&mut self, section: &Section<'_>) -> Option<BTreeSet<Traffic>> {
+    fn traffic(&mut self, section: &Section<'_>, helped: Helped) -> Option<BTreeSet<Traffic>> {
         if !section.has("ports") {
             section.strings("ports", &mut self.problems);
             return Some(everything());
@@ -397,7 +401,7 @@ impl Reader<'_> {
         let mut traffic = Vec::new();
         let mut is_whole = true;
         for item in &listed {
-            match self.ports(file, item) {
+            match self.ports(file, item, helped) {
                 Some(found) => traffic.extend(found),
                 None => is_whole = false,
             }
@@ -405,9 +409,14 @@ impl Reader<'_> {
         is_whole.then(|| merged(traffic))
     }
 
-    fn ports(&mut self, file: SourceFile<'_>, item: &Located<&str>) -> Option<BTreeSet<Traffic>> {
+    fn ports(
+        &mut self,
+        file: SourceFile<'_>,
+        item: &Located<&str>,
+        helped: Helped,
+    ) -> Option<BTreeSet<Traffic>> {
         if item.value == "ping" {
-            return Some([Traffic::Ping].into());
+            return self.kept(helped.written(file, item, Traffic::Ping).map(|ping| [ping].into()));
         }
         if item.value == Provided::EXPOSED {
             let message = "`exposed` is a different port for each image";
@@ -418,7 +427,10 @@ impl Reader<'_> {
         let is_name = item.value.starts_with(|first: char| first.is_ascii_alphabetic());
         if !is_name {
             return match item.value.parse::<Ports>() {
-                Ok(ports) => Some([Traffic::Ports(ports)].into()),
+                Ok(ports) => {
+                    let traffic = helped.written(file, item, Traffic::Ports(ports));
+                    self.kept(traffic.map(|traffic| [traffic].into()))
+                }
                 Err(error) => {
                     let problem = file.problem(&item.span, "policy/bad-port", error.to_string());
                     self.problems.push(
@@ -435,7 +447,11 @@ impl Reader<'_> {
             self.unknown(file, item, "policy/unknown-service", "service", near);
             return None;
         };
-        Some(service.ports.iter().copied().map(Traffic::Ports).collect())
+        self.kept(helped.service(file, item, service))
+    }
+
+    fn kept<T>(&mut self, found: Result<T, Diagnostic>) -> Option<T> {
+        found.map_err(|problem| self.problems.push(problem)).ok()
     }
 }
 

@@ -7,7 +7,7 @@ use super::labels::{self, Labels, Provides};
 use super::selector::Subject;
 use super::settings::{Settings, UnknownTreatment};
 use super::statement::{LabelProblem, Provenance, Traffic};
-use super::traffic::{common, of_ports};
+use super::traffic::{common, of_ports, of_service};
 use crate::input::Text;
 use crate::metadata::{Inventory, NetworkMode, Ports, Project, ProjectKind, Workload, WorkloadId};
 use crate::model::{Audience, Catalogue, Model, ModelName, Provided, Resolution};
@@ -189,7 +189,8 @@ fn offers<'a>(
 ) -> Vec<Offer<'a>> {
     let mut offers = Vec::new();
     let mut offer = |service, to, ports: BTreeSet<Ports>, kind, provenance| {
-        let traffic = cut(service, of_ports(&ports), labels.kept_provides());
+        let helper = catalogue.services.get(service).and_then(|known| known.helper);
+        let traffic = cut(service, of_service(&ports, helper), labels.kept_provides());
         let grant = grants.id(Grant { traffic: traffic.clone(), provenance });
         offers.push(Offer { service, to, traffic, grant, kind });
     };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::settings::Mode;
 use crate::input::{Place, Text};
 use crate::metadata::{Ports, WorkloadId};
-use crate::model::{ModelName, ServiceName};
+use crate::model::{Helper, ModelName, ServiceName};
 
 /// Allow or deny. Deny beats allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,6 +65,9 @@ pub enum Traffic {
     Ports(Ports),
     /// ICMP and ICMPv6 echo requests.
     Ping,
+    /// Ports of a control connection's destination, and the data connections between the same two that the helper finds
+    /// agreed on there, whichever of the two makes them.
+    Control(Ports, Helper),
 }
 
 /// Where a statement comes from. Explaining a verdict is looking this up.
@@ -188,6 +191,7 @@ impl fmt::Display for Traffic {
         match self {
             Self::Ports(ports) => ports.fmt(f),
             Self::Ping => f.write_str("ping"),
+            Self::Control(ports, helper) => write!(f, "{ports} with helper {helper}"),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::compile::guard::{Link, Terms, guard, guarded};
 use crate::compile::{Ruleset, TableFamily};
 use crate::config::Ownership;
 use crate::metadata::WorkloadId;
+use crate::nft::conntrack_entries::ControlWatch;
 use crate::nft::listen::Listeners;
 use crate::nft::netns::{Entrance, Opened, Process};
 use crate::nft::owner::holder;
@@ -142,13 +143,16 @@ pub struct Kernel {
     owns: Arc<AtomicBool>,
     /// Why the kernel cannot guard links, once that was seen.
     unguarded: Arc<OnceLock<String>>,
+    /// Whether it was said that the kernel lacks a helper.
+    is_helperless: Arc<AtomicBool>,
 }
 
 impl Kernel {
     /// Starts the thread that enters namespaces.
     pub fn start() -> std::io::Result<Self> {
         let owns = Arc::new(AtomicBool::new(true));
-        Ok(Self { entrance: Entrance::start()?, owns, unguarded: Arc::default() })
+        let entrance = Entrance::start()?;
+        Ok(Self { entrance, owns, unguarded: Arc::default(), is_helperless: Arc::default() })
     }
 
     /// The same, making tables its own only where that is wanted.
@@ -182,6 +186,8 @@ impl Kernel {
         let Socket { table, seats, .. } = target.socket.insert(socket);
         let mut unguarded = self.unguarded.get().cloned();
         let (mut generation, mut stale) = (None, 0);
+        // What is wanted, but for helpers this kernel does not have.
+        let mut unhelped: Option<Ruleset> = None;
         for _ in 0..ATTEMPTS {
             let is_good = |known: &Known| known.is_of(table) || known.generation_id.is_some();
             let remembered = known.take().filter(is_good);
@@ -200,7 +206,7 @@ impl Kernel {
             // Once something of ours is there the container may have run, and given itself addresses.
             let is_first = before.is_some() && ruleset.is_none();
             let own = target.wanted.guard.own(&links, target.is_fresh || is_first);
-            let wanted = target.wanted.table.as_ref();
+            let wanted = unhelped.as_ref().or(target.wanted.table.as_ref());
             let guard = match (&unguarded, wanted) {
                 (None, Some(_)) => guard(&target.wanted.guard, &links, &own),
                 _ => None,
@@ -273,6 +279,13 @@ impl Kernel {
                         tracing::warn!(%error, "tables stay plain; changes by others are found and repaired");
                     }
                 }
+                // Who agrees on data connections gets none: nothing else of the policy depends on it.
+                Err(error @ ApplyError::NoHelper(_)) => {
+                    if !self.is_helperless.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, "data connections stay closed");
+                    }
+                    unhelped = target.wanted.table.clone().map(Ruleset::without_helpers);
+                }
                 // A link may have gone, and its chain with it.
                 Err(ApplyError::Refused { .. }) if is_remembered => {}
                 // The policy is not left out because there can be no guard.
@@ -331,6 +344,11 @@ impl Kernel {
     /// Has denials and connections of a netns be told from now on.
     pub fn listen(&self, netns: &Netns) -> Result<Listeners, Failure> {
         Ok(self.entrance.listen(netns)?)
+    }
+
+    /// Has the ends of control connections in a netns be told from now on.
+    pub fn follow_control(&self, netns: &Netns) -> Result<ControlWatch, Failure> {
+        Ok(self.entrance.follow_control(netns)?)
     }
 
     /// Reads what one netns holds, and its links.

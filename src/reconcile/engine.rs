@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted};
 use super::clear::Clearing;
+use super::control::Follower;
 use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
 use super::feed::{self, Outlet, View};
@@ -63,6 +64,8 @@ pub(super) struct NetnsState {
     port_id: Option<u32>,
     /// Tells what others do there.
     watcher: Option<Watcher>,
+    /// Follows its control connections, where its ruleset has helpers.
+    control: Option<Follower>,
     /// Who changed our table last, until it is repaired.
     by: Option<Committer>,
     /// Whether a process of the container was seen to change nftables.
@@ -414,6 +417,7 @@ impl Engine {
                 }
                 state.known = Some(applied.known);
                 state.reached = Some(wanted);
+                Follower::keep(&mut state.control, &self.kernel, &state.process, &state.known);
                 let by = state.by.take().filter(|_| is_repair);
                 if !applied.transaction.is_empty() {
                     // What we are made to do in a loop is limited; what we decide is told.

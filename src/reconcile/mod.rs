@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod clear;
 pub mod collect;
+mod control;
 pub mod coverage;
 pub mod desired;
 pub mod engine;

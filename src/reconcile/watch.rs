@@ -60,7 +60,7 @@ impl Drop for Watcher {
 }
 
 /// Closing an nfnetlink socket can wait for the kernel: no thread that others need may wait for that.
-struct Closing(Option<[Arc<OwnedFd>; 2]>);
+pub(super) struct Closing(pub(super) Option<[Arc<OwnedFd>; 2]>);
 
 impl Drop for Closing {
     fn drop(&mut self) {

@@ -9,6 +9,7 @@ use seawall::input::Text;
 use seawall::metadata::{
     Attachment, Inventory, L4Proto, NetworkKey, PortRange, Ports, Runtime, Workload, WorkloadId,
 };
+use seawall::model::Helper;
 use seawall::policy::evaluate::Packet;
 use seawall::policy::{Action, Direction, Mode, Peer, Policy, Provenance, Statement, Traffic};
 
@@ -140,7 +141,11 @@ fn traffic() -> impl Strategy<Value = Traffic> {
             Traffic::Ports(Ports { proto, range: PortRange::new(first, first + span).unwrap() })
         },
     );
-    prop_oneof![4 => single, 2 => range, 1 => Just(Traffic::Ping)]
+    let control = prop::sample::select(PORTS.to_vec()).prop_map(|port| {
+        let ports = Ports { proto: L4Proto::Tcp, range: PortRange::single(port).unwrap() };
+        Traffic::Control(ports, Helper::Ftp)
+    });
+    prop_oneof![4 => single, 2 => range, 1 => Just(Traffic::Ping), 2 => control]
 }
 
 fn statement() -> impl Strategy<Value = Statement> {

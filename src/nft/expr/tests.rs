@@ -33,6 +33,8 @@ fn every_statement_is_lifted_from_its_own_lowering() {
         Stmt::ArpFrom([2, 0, 0, 0, 0, 1]),
         Stmt::ArpSenderIn("own4".to_owned()),
         Stmt::NeighbourTarget(Ipv6Addr::LOCALHOST),
+        Stmt::HelperIs("tftp".to_owned()),
+        Stmt::SetHelper("sip_udp".to_owned()),
         Stmt::Counter,
         Stmt::Log("seawall deny in ".to_owned()),
         Stmt::Reject(Reject::TcpReset),

@@ -50,6 +50,10 @@ pub(super) fn expression(expr: &Expr) -> *mut sys::nftnl_expr {
             set.u32(sys::NFTNL_EXPR_LOOKUP_SREG, register(*sreg));
             set.string(sys::NFTNL_EXPR_LOOKUP_SET, name);
         }),
+        Expr::Object { kind, name } => build(c"objref", |set| {
+            set.u32(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, *kind);
+            set.string(sys::NFTNL_EXPR_OBJREF_IMM_NAME, name);
+        }),
         Expr::Counter => build(c"counter", |_| {}),
         Expr::Limit { rate, unit, burst } => build(c"limit", |set| {
             set.u64(sys::NFTNL_EXPR_LIMIT_RATE, *rate);

@@ -3,6 +3,7 @@
 //! All `unsafe` code of seawall is in this module. Constants: `linux/netfilter/nf_tables.h`.
 
 mod expression;
+mod helper;
 pub mod ready;
 pub mod seat;
 
@@ -191,6 +192,8 @@ impl Writer {
                 self.set(index, libc::NFT_MSG_NEWSET, CREATE, name, set, set_id);
             }
             Op::DeleteSet { name } => self.delete_set(index, name),
+            Op::AddHelper { name, helper } => self.helper(index, name, Some(helper)),
+            Op::DeleteHelper { name } => self.helper(index, name, None),
             Op::AddElements { name, set } => {
                 self.elements(index, libc::NFT_MSG_NEWSETELEM, CREATE, name, set);
             }

@@ -150,3 +150,32 @@ fn packets_read_and_print_the_same() {
         assert!(text.parse::<Packet>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_data_connection_is_allowed_while_a_control_connection_with_the_same_remote_is() {
+    let world = world(&networks());
+    let ftp = |text: &str| Traffic::Control(text.parse().unwrap(), Helper::Ftp);
+    let control = |peer| Statement {
+        traffic: [ftp("20-21/tcp")].into(),
+        ..statement(Action::Allow, peer, "ping")
+    };
+    let near = address(&world, "near", "front", true);
+    let judged = |statements: &[Statement], helper, direction, remote: &str| {
+        let statements = statements.to_vec();
+        let policy = Policy { statements, ..world.policy("me").clone() };
+        let flow = (direction, remote.parse().unwrap(), "40000/tcp".parse().unwrap());
+        judge_expected(&[&policy], &world.inventory, &world.settings, helper, flow).allowed
+    };
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let stated = [control(members(&["near"]))];
+        assert!(judged(&stated, Helper::Ftp, direction, &near), "whichever of the two makes it");
+        assert!(!judged(&stated, Helper::Sip, direction, &near), "by that helper only");
+        assert!(!judged(&stated, Helper::Ftp, direction, "192.0.2.9"), "with that remote only");
+    }
+    let denying =
+        |ports| [control(Peer::World), statement(Action::Deny, members(&["near"]), ports)];
+    let ingress = |ports| judged(&denying(ports), Helper::Ftp, Direction::Ingress, &near);
+    assert!(ingress("21/tcp"), "a control port is left");
+    assert!(!ingress("1-100/tcp"), "no control connection, no data connection");
+    assert!(!ingress("40000/tcp"), "deny beats what was agreed on");
+}

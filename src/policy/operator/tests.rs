@@ -76,6 +76,35 @@ model = "redis"
 }
 
 #[test]
+fn a_helper_is_written_or_comes_with_its_service_and_is_never_denied() {
+    let policy = operator(
+        r#"
+[[allow]]
+from   = "service:shop/api"
+to     = "name:files"
+ports  = ["2100-2101/tcp", "ftp"]
+helper = "ftp"
+[[allow]]
+from  = "any"
+to    = "any"
+ports = ["tftp", "ftp", "redis", "21/tcp"]
+[[deny]]
+from  = "any"
+to    = "any"
+ports = "ftp"
+"#,
+    );
+    let shown = |number: usize| {
+        let traffic = &policy.statements[number].traffic;
+        traffic.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(0), ["21/tcp with helper ftp", "2100-2101/tcp with helper ftp"]);
+    let wanted = ["21/tcp", "6379/tcp", "21/tcp with helper ftp", "69/udp with helper tftp"];
+    assert_eq!(shown(1), wanted);
+    assert_eq!(shown(2), ["21/tcp"]);
+}
+
+#[test]
 fn every_problem_has_its_code() {
     let statement = |rest: &str| format!("[[allow]]\n{rest}\n");
     let ends = "from = \"any\"\nto = \"any\"\n";
@@ -92,6 +121,25 @@ fn every_problem_has_its_code() {
         (&statement(&format!("{ends}ports = \"exposed\"")), vec!["policy/bad-port"]),
         (&statement(&format!("{ends}ports = \"postgres\"")), vec!["policy/unknown-service"]),
         (&statement(&format!("{ends}port = \"80\"")), vec!["file/unknown-key"]),
+        (
+            &statement(&format!("{ends}ports = \"21/tcp\"\nhelper = \"irc\"")),
+            vec!["policy/bad-helper"],
+        ),
+        (&statement(&format!("{ends}helper = \"ftp\"")), vec!["policy/bad-helper"]),
+        (
+            &statement(&format!(
+                "{ends}ports = [\"21/udp\", \"0/tcp\", \"ping\"]\nhelper = \"ftp\""
+            )),
+            vec!["policy/bad-helper", "policy/bad-port", "policy/bad-helper"],
+        ),
+        (
+            &statement(&format!("{ends}ports = [\"tftp\", \"redis\"]\nhelper = \"ftp\"")),
+            vec!["policy/bad-helper"],
+        ),
+        (
+            &format!("[[deny]]\n{ends}ports = \"21/tcp\"\nhelper = \"ftp\"\n"),
+            vec!["policy/bad-helper"],
+        ),
         (
             &statement("from = \"model:postgrs\"\nto = \"category:databases\""),
             vec!["policy/unknown-model", "policy/unknown-category"],
