@@ -1,7 +1,8 @@
 //! Owns what is seen on the network: denials and flows, told by the kernel, in words people know.
 //!
-//! `party` and `record` are the values. Nothing here decides what is allowed.
+//! `party` and `record` are the values; `learn` proposes policy from them. Nothing here decides what is allowed.
 
+pub mod learn;
 pub mod party;
 pub mod record;
 
