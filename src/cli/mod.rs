@@ -4,17 +4,22 @@
 
 mod apply;
 mod check;
+mod choose;
 mod clear;
 mod diff;
 mod explain;
 mod facts;
+mod learn;
+mod observed;
 mod output;
 mod plan;
 mod policy;
+mod proposal;
 mod resolve;
 mod run;
 mod runtime;
 mod status;
+mod suggest;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,15 +102,19 @@ enum Command {
     /// Print the declarative policy: who may talk to whom, and who says so
     Policy(facts::FactsArgs),
     /// Print the nftables ruleset that would be applied (dry run)
-    Plan(facts::FactsArgs),
+    Plan(plan::PlanArgs),
     /// Show how what the kernel holds differs from what is wanted
     Diff(facts::TargetArgs),
-    /// Bring every container to what is wanted, once, and exit
-    Apply,
+    /// Bring every container to what is wanted, once; or put a proposal into force
+    Apply(apply::ApplyArgs),
     /// Show workloads, models, modes, coverage and counters of the running daemon
     Status(status::StatusArgs),
     /// Say whether a connection is allowed, and which statement decides it
     Test(explain::TestArgs),
+    /// Propose what is missing in the policy for what was seen
+    Learn(learn::LearnArgs),
+    /// Say what some workloads share and no others have, as selectors
+    SuggestGroup(suggest::SuggestArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
     /// Make containers wait for their policy: the OCI runtime wrapper
@@ -223,9 +232,11 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::Policy(args) => policy::policy(&global, &args).await,
         Command::Plan(args) => plan::plan(&global, &args).await,
         Command::Diff(args) => diff::diff(&global, &args).await,
-        Command::Apply => apply::apply(&global).await,
+        Command::Apply(args) => apply::apply(&global, &args).await,
         Command::Status(args) => status::status(&global, &args).await,
         Command::Test(args) => explain::test(&global, &args).await,
+        Command::Learn(args) => learn::learn(&global, &args).await,
+        Command::SuggestGroup(args) => suggest::suggest(&global, &args).await,
         Command::Clear => clear::clear(&global).await,
         Command::Runtime(command) => runtime::runtime(&global, &command).await,
         // Taken before: it becomes another program, and needs nothing of what was set up since.
@@ -246,6 +257,11 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
 
 /// Reads and validates all configuration files.
 fn load(global: &Global) -> Result<Loaded, CommandError> {
+    Ok(read_files(global)?.load(Catalogue::with_files)?)
+}
+
+/// Reads all configuration files.
+fn read_files(global: &Global) -> Result<Files, CommandError> {
     let is_default = global.config == std::path::Path::new(DEFAULT_PATH);
     if !is_default && !global.config.exists() {
         let path = global.config.display();
@@ -253,7 +269,7 @@ fn load(global: &Global) -> Result<Loaded, CommandError> {
             "the configuration file {path} does not exist; create it or leave --config out"
         )));
     }
-    Ok(load_files(&global.config)?)
+    Ok(Files::read(&global.config))
 }
 
 /// Reads and validates the configuration file and those beside it.
