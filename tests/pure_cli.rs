@@ -208,6 +208,8 @@ fn every_command_explains_itself() {
         "apply",
         "status",
         "test",
+        "learn",
+        "suggest-group",
         "clear",
         "reload",
         "completions",

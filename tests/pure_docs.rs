@@ -386,7 +386,7 @@ fn offline_arguments(command: &str) -> Option<Vec<String>> {
     let is_offline = match words.first().map(String::as_str)? {
         "check" => has("--config"),
         "resolve" => !has("--container"),
-        "policy" | "plan" | "test" => has("--from"),
+        "policy" | "plan" | "test" | "learn" | "suggest-group" => has("--from"),
         _ => false,
     };
     (is_offline && !has("-")).then_some(words)

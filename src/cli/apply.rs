@@ -1,13 +1,30 @@
-//! `seawall apply`: one reconcile pass, then exit.
+//! `seawall apply`: one reconcile pass, then exit; with a proposal, see `proposal`.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use serde::Serialize;
 
 use super::facts::gather;
-use super::{CommandError, Exit, Global, Output, output};
+use super::{CommandError, Exit, Global, Output, output, proposal};
 use crate::api::Client;
 use crate::metadata::{NetworkMode, Workload};
 use crate::reconcile::desired::is_running;
 use crate::reconcile::{Kernel, Target};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  seawall apply                      one pass over every container, without a daemon
+  seawall learn --seed shop --write ./shop && seawall apply ./shop
+
+Without PROPOSAL_DIR, as root and without a daemon. With it, its files are checked together with all others, copied to
+policy.d/learned-NAME.toml and models.d/learned-NAME.toml, and a running daemon reads them.")]
+pub(super) struct ApplyArgs {
+    /// A folder that `seawall learn --write` made.
+    #[arg(value_name = "PROPOSAL_DIR")]
+    proposal: Option<PathBuf>,
+}
 
 #[derive(Serialize)]
 struct Done {
@@ -18,7 +35,10 @@ struct Done {
     error: Option<String>,
 }
 
-pub(super) async fn apply(global: &Global) -> Result<Exit, CommandError> {
+pub(super) async fn apply(global: &Global, args: &ApplyArgs) -> Result<Exit, CommandError> {
+    if let Some(folder) = &args.proposal {
+        return proposal::apply(global, folder).await;
+    }
     if Client::new(&global.socket).is_running().await {
         return Err(CommandError::System(anyhow::anyhow!(
             "the daemon on {} keeps every container up to date and owns their tables: nothing is to apply beside it. \

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 
+use super::observed::duration;
 use super::output::Colour;
 use super::{CommandError, Exit, Global, Output, output};
 use crate::api::Client;
@@ -25,7 +26,7 @@ pub(super) struct EventsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only what is younger: 90s, 10m, 2h, 3d.
-    #[arg(long, value_name = "TIME", value_parser = output::duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     since: Option<std::time::Duration>,
     /// Only of these kinds.
     #[arg(long, value_enum, value_delimiter = ',')]

@@ -37,7 +37,7 @@ Examples:
 pub(super) struct FactsArgs {
     /// Read facts from a file instead of Docker: saved `docker inspect` output, a compose file, or - for standard input.
     #[arg(long, value_name = "FILE")]
-    from: Vec<PathBuf>,
+    pub(super) from: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) target: TargetArgs,
 }
@@ -87,7 +87,7 @@ impl TargetArgs {
 }
 
 /// Whether a word names a workload, or the project it belongs to.
-fn is_named(workload: &Workload, word: &str) -> bool {
+pub(super) fn is_named(workload: &Workload, word: &str) -> bool {
     let is_id = word.len() >= 4 && workload.id.as_str().starts_with(word);
     let is_project = workload.project.as_ref().is_some_and(|project| project.name == *word);
     is_id || workload.name == *word || workload.display_name() == *word || is_project
@@ -107,7 +107,7 @@ pub(super) fn find<'a>(inventory: &'a Inventory, word: &str) -> Result<&'a Workl
     }
 }
 
-fn unknown(word: &str, inventory: &Inventory) -> CommandError {
+pub(super) fn unknown(word: &str, inventory: &Inventory) -> CommandError {
     let names: Vec<String> =
         inventory.iter().map(|workload| workload.display_name().to_string()).collect();
     let known = if names.is_empty() { "none is known".to_owned() } else { names.join(", ") };
@@ -117,7 +117,11 @@ fn unknown(word: &str, inventory: &Inventory) -> CommandError {
 
 /// Gathers facts and decides everything.
 pub(super) async fn gather(global: &Global, from: &[PathBuf]) -> Result<Facts, CommandError> {
-    let loaded = load(global)?;
+    gather_with(load(global)?, from).await
+}
+
+/// The same with a configuration that was read already.
+pub(super) async fn gather_with(loaded: Loaded, from: &[PathBuf]) -> Result<Facts, CommandError> {
     let (inventory, has_placeholders, links) = if from.is_empty() {
         let (inventory, links) = live(&loaded).await?;
         (inventory, false, links)
@@ -168,7 +172,7 @@ fn read_files(paths: &[PathBuf]) -> Result<(Inventory, bool), CommandError> {
     Ok((workloads.into_iter().collect(), has_placeholders))
 }
 
-fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;

@@ -4,6 +4,7 @@
 
 mod apply;
 mod check;
+mod choose;
 mod clear;
 mod denials;
 mod diff;
@@ -11,15 +12,19 @@ mod events;
 mod explain;
 mod facts;
 mod flows;
+mod learn;
 mod mode;
+mod observed;
 mod output;
 mod plan;
 mod policy;
+mod proposal;
 mod resolve;
 mod run;
 mod runtime;
 mod settings;
 mod status;
+mod suggest;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -102,11 +107,11 @@ enum Command {
     /// Print the declarative policy: who may talk to whom, and who says so
     Policy(facts::FactsArgs),
     /// Print the nftables ruleset that would be applied (dry run)
-    Plan(facts::FactsArgs),
+    Plan(plan::PlanArgs),
     /// Show how what the kernel holds differs from what is wanted
     Diff(facts::TargetArgs),
-    /// Bring every container to what is wanted, once, and exit
-    Apply,
+    /// Bring every container to what is wanted, once; or put a proposal into force
+    Apply(apply::ApplyArgs),
     /// Show workloads, models, modes, coverage and counters of the running daemon
     Status(status::StatusArgs),
     /// Say whether a connection is allowed, and which statement decides it
@@ -119,6 +124,10 @@ enum Command {
     Explain(denials::ExplainArgs),
     /// Set a mode (observe, enforce, off) at run time, or list those set
     Mode(mode::ModeArgs),
+    /// Propose what is missing in the policy for what was seen
+    Learn(learn::LearnArgs),
+    /// Say what some workloads share and no others have, as selectors
+    SuggestGroup(suggest::SuggestArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
     /// Make containers wait for their policy: the OCI runtime wrapper
@@ -237,13 +246,15 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::Policy(args) => policy::policy(&global, &args).await,
         Command::Plan(args) => plan::plan(&global, &args).await,
         Command::Diff(args) => diff::diff(&global, &args).await,
-        Command::Apply => apply::apply(&global).await,
+        Command::Apply(args) => apply::apply(&global, &args).await,
         Command::Status(args) => status::status(&global, &args).await,
         Command::Test(args) => explain::test(&global, &args).await,
         Command::Events(args) => events::events(&global, &args).await,
         Command::Flows(args) => flows::flows(&global, &args).await,
         Command::Explain(args) => denials::explain(&global, &args).await,
         Command::Mode(args) => mode::mode(&global, &args).await,
+        Command::Learn(args) => learn::learn(&global, &args).await,
+        Command::SuggestGroup(args) => suggest::suggest(&global, &args).await,
         Command::Clear => clear::clear(&global).await,
         Command::Runtime(command) => runtime::runtime(&global, &command).await,
         // Taken before: it becomes another program, and needs nothing of what was set up since.
@@ -264,6 +275,11 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
 
 /// Reads and validates all configuration files.
 fn load(global: &Global) -> Result<Loaded, CommandError> {
+    Ok(read_files(global)?.load(Catalogue::with_files)?)
+}
+
+/// Reads all configuration files.
+fn read_files(global: &Global) -> Result<Files, CommandError> {
     let is_default = global.config == Path::new(DEFAULT_PATH);
     if !is_default && !global.config.exists() {
         let path = global.config.display();
@@ -271,7 +287,7 @@ fn load(global: &Global) -> Result<Loaded, CommandError> {
             "the configuration file {path} does not exist; create it or leave --config out"
         )));
     }
-    Ok(load_files(&global.config, &global.state_dir)?)
+    Ok(Files::read(&global.config).with_modes(&global.state_dir))
 }
 
 /// Reads and validates the configuration file, those beside it, and the modes set at run time.

@@ -21,21 +21,6 @@ pub(super) fn json_line<T: Serialize>(value: &T) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// A time as people write it: `90s`, `10m`, `2h`, `3d`.
-pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("`{text}` is no time; write it like 90s, 10m, 2h or 3d");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    Ok(std::time::Duration::from_secs(number.saturating_mul(seconds)))
-}
-
 /// Prints a line or a text. A reader that has seen enough (`| head`) is no error.
 pub(super) fn print(text: &str) {
     use std::io::Write as _;

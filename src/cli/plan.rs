@@ -1,13 +1,41 @@
-//! `seawall plan`: the ruleset that would be applied, as nftables text.
+//! `seawall plan`: the ruleset that would be applied, as nftables text; or a staged policy tried on what was seen.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use serde::Serialize;
 
-use super::facts::{Facts, FactsArgs};
-use super::{CommandError, Exit, Global, Output, output};
+use super::facts::{Facts, FactsArgs, gather_with};
+use super::observed::{self, SeenArgs};
+use super::{CommandError, Exit, Global, Output, output, read_files};
 use crate::compile::Ruleset;
 use crate::metadata::{NetworkMode, Workload};
+use crate::model::Catalogue;
 use crate::nft::render;
+use crate::observe::learn::with_files;
 use crate::policy::Mode;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  seawall plan --from examples/shop/compose.yaml
+  seawall plan shop/db                     the running container, as root
+  seawall plan --policy staged.toml shop/db
+  seawall plan --policy staged.toml --against-observed
+
+Exit code: 0; with --against-observed 1 when something that was seen would be denied.")]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    facts: FactsArgs,
+    /// A policy file to try as if it lay in policy.d; one of the same name there is left out.
+    #[arg(long, value_name = "FILE")]
+    policy: Vec<PathBuf>,
+    /// Tell which connections that were seen it would deny, instead of the ruleset.
+    #[arg(long)]
+    against_observed: bool,
+    #[command(flatten)]
+    seen: SeenArgs,
+}
 
 /// One workload's plan.
 #[derive(Serialize)]
@@ -23,9 +51,15 @@ struct Plan<'a> {
     guard: Option<Ruleset>,
 }
 
-pub(super) async fn plan(global: &Global, args: &FactsArgs) -> Result<Exit, CommandError> {
-    let facts = args.gather(global).await?;
-    let selected = args.target.select(&facts.inventory)?;
+pub(super) async fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, CommandError> {
+    let staged = observed::read_staged(&args.policy)?;
+    let files = with_files(&read_files(global)?, &[], &staged);
+    let facts = gather_with(files.load(Catalogue::with_files)?, &args.facts.from).await?;
+    if args.against_observed {
+        let seen = args.seen.flows(global).await?;
+        return observed::against(global, &facts, &files, &args.policy, &seen);
+    }
+    let selected = args.facts.target.select(&facts.inventory)?;
     let plans: Vec<Plan<'_>> = selected.into_iter().map(|workload| one(&facts, workload)).collect();
     if global.output == Output::Json {
         output::json(&plans)?;

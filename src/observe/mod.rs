@@ -2,12 +2,13 @@
 //!
 //! `reader` reads one netns, `seen` makes sense of what was told, `attribution` says whose it is (with `book`, who has an
 //! address, and `names`, what addresses are called), `flows` and `denials` count, and `observer` is the task that owns them.
-//! `party` and `record` are the values. Nothing here decides what is allowed.
+//! `party` and `record` are the values; `learn` proposes policy from them. Nothing here decides what is allowed.
 
 pub mod attribution;
 pub mod book;
 pub mod denials;
 pub mod flows;
+pub mod learn;
 pub mod names;
 pub mod observer;
 pub mod party;

@@ -4,6 +4,7 @@
 //! Every statement says where it comes from. [`fn@generate`] makes the policies, [`text`] prints them, and
 //! [`evaluate`] is the naive reading of them that everything compiled is held against.
 
+mod choose;
 pub mod evaluate;
 pub mod generate;
 mod grant;
@@ -23,7 +24,7 @@ pub mod traffic;
 pub mod verdict;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod generate_tests;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod properties;
 #[cfg(test)]
 mod trust_tests;
 
+pub use choose::choose;
 pub use evaluate::{Decision, Packet, judge, judge_netns};
 pub use generate::{generate, resolvers};
 pub use internet::{INTERNET_V4, INTERNET_V6, is_internet};
