@@ -3,7 +3,8 @@
 
 # Each entry is "TEST:PACKAGE": a program, or a file below /, that is there when the package need not be installed.
 BUILD_NEEDS=(cc:gcc pkg-config:pkg-config protoc:protobuf-compiler make:make
-  /usr/include/libnftnl/common.h:libnftnl-dev /usr/include/libmnl/libmnl.h:libmnl-dev)
+  /usr/include/libnftnl/common.h:libnftnl-dev /usr/include/libmnl/libmnl.h:libmnl-dev
+  /usr/include/sqlite3.h:libsqlite3-dev)
 RUN_NEEDS=(dockerd:docker.io containerd:containerd runc:runc nft:nftables ip:iproute2 iptables:iptables
   conntrack:conntrack mmdebstrap:mmdebstrap busybox:busybox-static python3:python3 nsenter:util-linux
   /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib curl:curl ping:iputils-ping sysctl:procps crun:crun podman:podman

@@ -129,6 +129,7 @@ pub async fn serve(
         .route("/v1/denials", get(seen::denials))
         .route("/v1/events", get(seen::events))
         .route("/v1/modes", get(modes).post(set_mode))
+        .route("/v1/metrics", get(seen::metrics))
         .route("/v1/reload", post(reload_configuration))
         .route("/v1/starts", post(start))
         .route("/v1/clear", post(clear))
@@ -137,6 +138,12 @@ pub async fn serve(
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop)
         .await
+}
+
+/// Answers `GET /metrics`, and nothing else, to whoever can reach the address.
+pub async fn serve_metrics(listener: tokio::net::TcpListener, asked: Asked) -> io::Result<()> {
+    let app = Router::new().route("/metrics", get(seen::metrics));
+    axum::serve(listener, app.with_state(Daemon { asked, allowed_group: None })).await
 }
 
 async fn check_peer(
@@ -161,7 +168,7 @@ pub(super) fn refusal(status: StatusCode, error: &str) -> Response {
 }
 
 /// Asks the loop and waits for its answer.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     daemon: &Daemon,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T, Response> {
@@ -171,7 +178,9 @@ async fn ask<T>(
 }
 
 async fn status(State(daemon): State<Daemon>) -> Result<Json<StatusReport>, Response> {
-    ask(&daemon, Request::Status).await.map(Json)
+    let mut report = ask(&daemon, Request::Status).await?;
+    report.problems = seen::totals(&daemon).await?.problems;
+    Ok(Json(report))
 }
 
 async fn journal(State(daemon): State<Daemon>) -> Result<Json<Vec<Entry>>, Response> {

@@ -17,6 +17,9 @@ use crate::reconcile::{End, Engine, Kernel, Request, Rules, feed};
 /// How long answers that are under way may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// The same for what was seen and is not on disk yet.
+const LAST_WRITES: Duration = Duration::from_secs(4);
+
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -89,7 +92,13 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     engine.set_outlet(outlet);
     let observer = Observer::default();
     let sequence = observer.sequence();
-    tokio::spawn(observer.run(inlet, queried, wait(stopped.clone())));
+    let mut observing = tokio::spawn(observer.run(
+        global.state_dir.clone(),
+        loaded.config.events.clone(),
+        inlet,
+        queried,
+        wait(stopped.clone()),
+    ));
     let keeper = Keeper {
         config: global.config.clone(),
         state_dir: global.state_dir.clone(),
@@ -100,6 +109,13 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     tokio::spawn(tell_systemd(requests.clone()));
     let server_stop = wait(stopped.clone());
     let asked = Asked { requests, settings, queries, sequence };
+    if let Some(listen) = loaded.config.metrics.listen {
+        let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
+            let context = format!("cannot listen on {listen} for metrics");
+            CommandError::System(anyhow::Error::new(error).context(context))
+        })?;
+        tokio::spawn(server::serve_metrics(listener, asked.clone()));
+    }
     let mut serving = tokio::spawn(server::serve(listener, asked, server_stop));
     let mut engine = tokio::spawn(engine.run(observations, received, wait(stopped)));
     let result = tokio::select! {
@@ -119,6 +135,8 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     if !serving.is_finished() {
         drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
     }
+    // What was seen is written.
+    drop(tokio::time::timeout(LAST_WRITES, &mut observing).await);
     drop(std::fs::remove_file(&global.socket));
     result.map(|()| Exit::Done).map_err(CommandError::System)
 }

@@ -56,6 +56,10 @@ impl Keeper {
     /// Returns whether the daemon still runs.
     async fn reload(&self) -> bool {
         let loaded = load_files(&self.config, &self.state_dir);
+        if let Ok(loaded) = &loaded {
+            // Nobody takes it only when the daemon stops.
+            let _ = self.queries.send(Query::Sinks(loaded.config.events.sinks.clone())).await;
+        }
         let loaded = loaded.map(Box::new).map_err(|problems| problems.to_string());
         self.requests.send(Request::Reload(loaded)).await.is_ok()
     }

@@ -71,6 +71,9 @@ fn text(report: &StatusReport) -> String {
             format!("configuration on disk refused, the last good one is in force:\n{error}");
         lines.push(output::paint(Colour::Bad, &told));
     }
+    for problem in &report.problems {
+        lines.push(output::paint(Colour::Warning, &format!("what was seen: {problem}")));
+    }
     lines.push(String::new());
     if report.workloads.is_empty() {
         lines.push("no containers".to_owned());

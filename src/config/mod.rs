@@ -2,6 +2,7 @@
 //!
 //! What the settings mean is decided where they are obeyed; which files are read is decided in [`files`].
 
+pub mod events;
 pub mod files;
 pub mod modes;
 pub mod runtime;
@@ -18,6 +19,7 @@ use crate::input::toml_doc::{Document, Located, Section};
 use crate::input::{Diagnostics, Text};
 use crate::policy::{DenyVerdict, DenyVerdicts, LabelTrust, Mode, Settings, UnknownTreatment};
 
+pub use events::{EventSettings, MetricsSettings, SinkSettings};
 pub use files::{Files, Loaded, Source};
 pub use runtime::{Fallback, RuntimeSettings};
 
@@ -46,6 +48,10 @@ pub struct Config {
     pub ownership: Ownership,
     /// What is done about chains of others that lead packets around the policy.
     pub foreign: Foreign,
+    /// What is kept of what was seen, and where events go.
+    pub events: EventSettings,
+    /// The metrics.
+    pub metrics: MetricsSettings,
 }
 
 /// Whether tables are made seawall's own, so that nobody else may change them.
@@ -118,6 +124,8 @@ impl Reader<'_> {
         let containerd = root.section("containerd", &mut self.problems);
         let deny = root.section("deny", &mut self.problems);
         let runtime = root.section("runtime", &mut self.problems);
+        let events = root.section("events", &mut self.problems);
+        let metrics = root.section("metrics", &mut self.problems);
         let config = Config {
             settings,
             docker_host: docker.as_ref().and_then(|section| self.docker_host(section)),
@@ -127,8 +135,10 @@ impl Reader<'_> {
             runtime: runtime.as_ref().map_or(default.runtime, |section| self.runtime(section)),
             ownership: ownership.unwrap_or_default(),
             foreign: foreign.unwrap_or_default(),
+            events: events.as_ref().map_or(default.events, |section| self.events(section)),
+            metrics: metrics.as_ref().map_or(default.metrics, |section| self.metrics(section)),
         };
-        let sections = [docker, containerd, deny, runtime];
+        let sections = [docker, containerd, deny, runtime, events, metrics];
         for section in std::iter::once(root).chain(sections.iter().flatten()) {
             section.finish(&mut self.problems);
         }

@@ -61,6 +61,8 @@ fn every_key_is_read() {
         runtime: RuntimeSettings { wait: Duration::from_millis(1500), fallback: Fallback::Refuse },
         ownership: Ownership::Off,
         foreign: Foreign::Report,
+        events: EventSettings::default(),
+        metrics: MetricsSettings::default(),
     };
     assert_eq!(config, wanted);
 }

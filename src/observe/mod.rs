@@ -2,21 +2,32 @@
 //!
 //! `reader` reads one netns, `seen` makes sense of what was told, `attribution` says whose it is (with `book`, who has an
 //! address, and `names`, what addresses are called), `flows` and `denials` count, and `observer` is the task that owns them.
+//! `store` keeps them, `sinks` tells others, `metrics` renders numbers; `condition` is how these say what is wrong.
 //! `party` and `record` are the values; `learn` proposes policy from them. Nothing here decides what is allowed.
 
 pub mod attribution;
 pub mod book;
+mod condition;
 pub mod denials;
 pub mod flows;
+mod kind;
 pub mod learn;
+pub mod metrics;
 pub mod names;
 pub mod observer;
 pub mod party;
 pub mod process;
 pub mod reader;
 pub mod record;
+#[cfg(test)]
+mod sample;
 pub mod seen;
+pub mod sinks;
+pub mod store;
 
+pub use metrics::{Metrics, WorkloadMetrics};
 pub use observer::{Observer, Query, Totals};
 pub use party::{Carried, Party};
 pub use record::{Denial, DenialKey, End, Event, EventKind, Flow, FlowKey, Said, Where};
+pub use sinks::Sinks;
+pub use store::{Change, Limits, Restored, Store};

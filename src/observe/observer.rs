@@ -3,6 +3,7 @@
 //! Nothing that is enforced depends on it: when it is slow or fails, less is told and nothing else changes.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,9 @@ use super::process::{self, Local};
 use super::reader::{self, Report};
 use super::record::{Denial, DenialKey, Event, EventKind, Flow, Where};
 use super::seen::{Denied, Seen};
+use super::sinks::Sinks;
+use super::store::{self, Limits, Store};
+use crate::config::{EventSettings, SinkSettings};
 use crate::input::Text;
 use crate::nft::conntrack::Change;
 use crate::policy::{Endpoint, resolvers, test_connection};
@@ -27,6 +31,10 @@ use crate::reconcile::{Entry, Inlet};
 const KEPT_EVENTS: usize = 10_000;
 /// How many events one answer has.
 const ANSWERED_EVENTS: usize = 1000;
+/// What changed is handed to the store so often.
+const KEEPING: Duration = Duration::from_secs(1);
+/// How long the end may take for what is not on disk yet, and not sent.
+const LAST_WRITES: Duration = Duration::from_millis(1500);
 /// What is told waits so long, for who is who is told a moment later than it is decided.
 const SETTLING: Duration = Duration::from_millis(120);
 /// The same, where nobody has said yet whose netns it is.
@@ -48,6 +56,8 @@ pub enum Query {
     Events(u64, oneshot::Sender<Vec<Event>>),
     /// How much there is.
     Totals(oneshot::Sender<Totals>),
+    /// Sends events elsewhere from now on.
+    Sinks(SinkSettings),
     /// Tells everybody who follows.
     Note(EventKind, Option<Text>, Text),
 }
@@ -63,6 +73,14 @@ pub struct Totals {
     pub events: Vec<(EventKind, u64)>,
     /// How often the kernel had more to tell than there was room for.
     pub lost: u64,
+    /// What is wrong with keeping and sending, one line each.
+    pub problems: Vec<String>,
+    /// Whether something is wrong with the store.
+    pub has_store_problem: bool,
+    /// How many changes the store lost.
+    pub store_lost: u64,
+    /// How many events each sink lost.
+    pub sinks_lost: Vec<(&'static str, u64)>,
 }
 
 /// A process that was found, or not.
@@ -82,6 +100,10 @@ pub struct Observer {
     totals: HashMap<EventKind, u64>,
     sequence: watch::Sender<u64>,
     lost: u64,
+    kept: Option<Store>,
+    /// Events that the store was not given yet.
+    untold: Vec<Event>,
+    sinks: Option<Sinks>,
     /// What was told, and when, until it is clear of whom.
     waiting: VecDeque<(Instant, Report)>,
     looked: Option<Instant>,
@@ -101,6 +123,9 @@ impl Default for Observer {
             totals: HashMap::new(),
             sequence: watch::Sender::new(0),
             lost: 0,
+            kept: None,
+            untold: Vec::new(),
+            sinks: None,
             waiting: VecDeque::new(),
             looked: None,
             looking,
@@ -115,39 +140,84 @@ impl Observer {
         self.sequence.subscribe()
     }
 
-    /// Runs until `stop` answers.
+    /// Keeps what is seen in this folder, and sends events where these settings say. Blocking: it waits for the disk.
+    fn keep(&mut self, folder: &Path, settings: &EventSettings) {
+        let (store, restored) = Store::open(folder, Limits::from(settings));
+        self.flows.restore(restored.flows);
+        self.denials.restore(restored.denials);
+        let last = restored.events.iter().map(|event| event.sequence).max();
+        self.sequence.send_replace(last.unwrap_or_default());
+        self.events = restored.events.into();
+        self.kept = Some(store);
+        self.sinks = Some(Sinks::start(&settings.sinks));
+    }
+
+    /// Hands to the store what changed.
+    fn write(&mut self) {
+        let Some(kept) = &self.kept else { return };
+        let mut changes: Vec<store::Change> =
+            self.flows.take_changed().into_iter().map(store::Change::Flow).collect();
+        changes.extend(self.denials.take_changed().into_iter().map(store::Change::Denial));
+        changes.extend(self.untold.drain(..).map(store::Change::Event));
+        kept.put(changes);
+    }
+
+    /// Writes and sends what is left. Blocking, for a moment.
+    fn close(mut self) {
+        self.write();
+        if let Some(store) = self.kept.take() {
+            store.close(LAST_WRITES);
+        }
+        if let Some(sinks) = self.sinks.take() {
+            sinks.close(LAST_WRITES);
+        }
+    }
+
+    /// Runs until `stop` answers. `folder` is where it keeps what is seen.
     pub async fn run(
         mut self,
+        folder: PathBuf,
+        settings: EventSettings,
         mut inlet: Inlet,
         mut queries: mpsc::Receiver<Query>,
         stop: impl Future<Output = ()>,
     ) {
         let (reports, mut read) = mpsc::channel(64);
         let Some(mut found) = self.found.take() else { return };
+        let opened = tokio::task::spawn_blocking(move || {
+            self.keep(&folder, &settings);
+            self
+        });
+        let Ok(mut this) = opened.await else { return };
+        let mut keeping = tokio::time::interval(KEEPING);
+        keeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
-            self.take_settled();
-            let next = self.next_settled();
+            this.take_settled();
+            let next = this.next_settled();
             // Every arm is cancel-safe: receiving loses nothing when another arm wins.
             tokio::select! {
                 biased;
-                () = &mut stop => return,
+                () = &mut stop => break,
+                _ = keeping.tick() => this.write(),
                 Ok(()) = inlet.view.changed() => {
                     let view = Arc::clone(&inlet.view.borrow_and_update());
-                    self.book.renew(view, now_us());
+                    this.book.renew(view, now_us());
                 }
                 Some(news) = inlet.news.recv() => match news {
-                    News::Netns(listening) => self.listen(*listening, &reports),
-                    News::Entry(entry) => self.entry(&entry),
+                    News::Netns(listening) => this.listen(*listening, &reports),
+                    News::Entry(entry) => this.entry(&entry),
                 },
-                Some(query) = queries.recv() => self.answer(query),
-                Some(looked) = found.recv() => self.looked(looked),
-                Some(report) = read.recv(), if self.waiting.len() < WAITING => {
-                    self.waiting.push_back((Instant::now(), report));
+                Some(query) = queries.recv() => this.answer(query),
+                Some(looked) = found.recv() => this.looked(looked),
+                Some(report) = read.recv(), if this.waiting.len() < WAITING => {
+                    this.waiting.push_back((Instant::now(), report));
                 }
                 () = sleep_until(next), if next.is_some() => {}
             }
         }
+        // Nothing is lost for want of a moment.
+        let _ = tokio::task::spawn_blocking(move || this.close()).await;
     }
 
     /// When the first of what waits has waited long enough.
@@ -339,6 +409,12 @@ impl Observer {
             self.events.pop_front();
         }
         let sequence = event.sequence;
+        if let Some(sinks) = &self.sinks {
+            sinks.send(&event);
+        }
+        if self.untold.len() < KEPT_EVENTS {
+            self.untold.push(event.clone());
+        }
         self.events.push_back(event);
         self.sequence.send_replace(sequence);
     }
@@ -356,7 +432,27 @@ impl Observer {
                 let mut events: Vec<_> = self.totals.iter().map(|(k, n)| (*k, *n)).collect();
                 events.sort();
                 let (flows, denials) = (self.flows.len(), self.denials.len());
-                drop(reply.send(Totals { flows, denials, events, lost: self.lost }));
+                let problem = self.kept.as_ref().and_then(Store::problem);
+                let sinks = self.sinks.as_ref();
+                let totals = Totals {
+                    flows,
+                    denials,
+                    events,
+                    lost: self.lost,
+                    has_store_problem: problem.is_some(),
+                    problems: problem
+                        .into_iter()
+                        .chain(sinks.into_iter().flat_map(Sinks::problems))
+                        .collect(),
+                    store_lost: self.kept.as_ref().map_or(0, Store::lost),
+                    sinks_lost: sinks.map(Sinks::lost).unwrap_or_default(),
+                };
+                drop(reply.send(totals));
+            }
+            Query::Sinks(settings) => {
+                let former = self.sinks.replace(Sinks::start(&settings));
+                // What it still has to send holds nobody up.
+                tokio::task::spawn_blocking(move || former.map(|sinks| sinks.close(LAST_WRITES)));
             }
             Query::Note(kind, workload, message) => {
                 let event = self.event(kind, None, message);

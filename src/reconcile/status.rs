@@ -25,6 +25,9 @@ pub struct StatusReport {
     pub sources: Vec<SourceStatus>,
     /// Why the configuration on disk is not the one in force.
     pub configuration_error: Option<String>,
+    /// What is wrong with keeping what was seen, and sending it elsewhere.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Workloads by name.
     pub workloads: Vec<WorkloadStatus>,
 }
@@ -121,6 +124,7 @@ pub(super) fn report(
         mode: settings.mode.to_string(),
         sources: sources.collect(),
         configuration_error,
+        problems: Vec::new(),
         workloads,
     }
 }

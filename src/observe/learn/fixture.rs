@@ -158,7 +158,7 @@ impl Scene {
     /// What is known with the proposal applied.
     pub(super) fn applied(&self, proposal: &Proposal) -> Known<'_> {
         let models = source("models.d/learned.toml", &proposal.models_toml);
-        let policy = source("policy.d/learned.toml", &text::without_helpers(&proposal.policy_toml));
+        let policy = source("policy.d/learned.toml", &proposal.policy_toml);
         let files = with_files(&self.files, &[models], &[policy]);
         Known::new(&self.inventory, &files).unwrap_or_else(|problems| {
             panic!("{problems}\n{}\n{}", proposal.models_toml, proposal.policy_toml)

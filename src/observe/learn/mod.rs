@@ -170,7 +170,7 @@ pub fn propose(
         true => String::new(),
         false => text::policy(&proposal),
     };
-    let tried = source(TRIED_POLICY, &text::without_helpers(&proposal.policy_toml));
+    let tried = source(TRIED_POLICY, &proposal.policy_toml);
     let applied = Known::new(inventory, &with_files(&with_models, &[], &[tried]))?;
     proposal.unmet = unmet(&sorted.lanes, &proposal.held, &applied);
     (proposal.before, proposal.after) = changed(&known, &applied);

@@ -82,15 +82,6 @@ pub(super) fn bare_models(
     models.values().map(|model| one_model(model, None, catalogue)).collect()
 }
 
-/// A policy text as a program reads it that knows no helpers; every line keeps its number.
-pub(super) fn without_helpers(text: &str) -> String {
-    let line = |line: &str| match line.starts_with(HELPER) {
-        true => format!("# {line}\n"),
-        false => format!("{line}\n"),
-    };
-    text.lines().map(line).collect()
-}
-
 fn heading(proposal: &Proposal) -> String {
     let list = |names: &[Text]| {
         let shown: Vec<&str> = names.iter().take(SHOWN).map(Text::as_str).collect();
@@ -297,10 +288,5 @@ mod tests {
             let read: toml::Table = document.parse().unwrap();
             assert_eq!(read["x"].as_str(), Some(text));
         }
-    }
-
-    #[test]
-    fn a_helper_goes_and_no_line_moves() {
-        assert_eq!(without_helpers("a\nhelper = \"ftp\"\nb\n"), "a\n# helper = \"ftp\"\nb\n");
     }
 }
