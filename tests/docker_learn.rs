@@ -1,73 +1,57 @@
-//! Docker layer: a proposal from what was seen of real containers, and its way into force through a running daemon.
+//! Docker layer: an application nobody knows is observed, a policy is proposed from what it did, applied, and enforced.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod harness;
 
-use harness::{DockerHost, Lab, Probe, STORE, Seawall};
-use serde_json::{Value, json};
+use std::time::Duration;
 
-/// The workload, as the daemon would name it in a record.
-fn party(name: &str, selector: &str) -> Value {
-    json!({ "kind": "workload", "name": name, "model": null, "selector": selector })
-}
+use harness::{Seawall, Stage, until};
 
-/// Nine connections of the intruder to the store, as they were seen at one end.
-fn flow(end: &str) -> Value {
-    json!({
-        "end": end,
-        "client": party("intruder", "name:intruder"),
-        "server": party("lab/store", "project:lab service:store"),
-        "carried": format!("{STORE}/tcp"),
-        "master": null,
-        "said": "would_deny",
-        "first_us": 1_795_597_200_000_000_u64,
-        "last_us": 1_795_600_800_000_000_u64,
-        "connections": 9,
-        "unanswered": 0,
-        "packets_out": 45,
-        "bytes_out": 2700,
-        "packets_in": 36,
-        "bytes_in": 18_000,
-    })
-}
+const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn an_applied_proposal_is_in_force_when_the_command_returns() {
-    let host = DockerHost::start();
-    let lab = Lab::up(&host);
-    let seawall = Seawall::start(&host, "mode = \"enforce\"\nunknown = \"baseline\"");
-    seawall.settled();
-    let reaches = || lab.store_ips().into_iter().map(|ip| lab.intruder.tcp(ip, STORE));
-    assert!(reaches().all(|probe| !probe.is_reached()));
+fn an_unknown_application_works_in_enforce_by_what_was_learnt_and_nothing_more() {
+    let stage = Stage::take();
+    let (host, shop) = (stage.host, stage.shop());
+    let (db, cache) = (shop.service("db"), shop.service("cache"));
+    let homemade = host.guest(&["--network", "shop_backend", "busybox:1", "sleep", "900"]);
+    let settings = "mode = \"observe\"\nunknown = \"deny\"\nresolvers = [\"203.0.113.53\"]";
+    let seawall = Seawall::start(host, settings);
+    let database = db.ips_shared_with(&homemade)[0];
+    for _ in 0..5 {
+        assert!(homemade.tcp(database, 5432).is_reached(), "observed");
+    }
+    // Once is not enough to become policy.
+    let other = cache.ips_shared_with(&homemade)[0];
+    assert!(homemade.tcp(other, 6379).is_reached());
+    let count = |port: &str| {
+        let flows = seawall.json(&["flows", &homemade.name]);
+        let flows = flows.as_array().cloned().unwrap_or_default();
+        let own = flows.iter().filter(|flow| flow["carried"] == port && flow["end"] == "client");
+        own.map(|flow| flow["connections"].as_u64().unwrap()).sum::<u64>()
+    };
+    until("what it did is on record", SOON, || count("5432/tcp") >= 5 && count("6379/tcp") >= 1);
 
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let (flows, proposal) = (folder.path().join("flows.json"), folder.path().join("lab"));
-    let records = json!([flow("client"), flow("server")]).to_string();
-    std::fs::write(&flows, records).expect("a file can be written");
-    let (flows, proposal) = (flows.display().to_string(), proposal.display().to_string());
-    let learned =
-        seawall.json(&["learn", "--seed", "intruder", "--flows", &flows, "--write", &proposal]);
-    assert_eq!(learned["allow"][0]["to"][0], "project:lab service:store", "{learned:#}");
-    assert_eq!(learned["unmet"], json!([]), "{learned:#}");
-    assert!(reaches().all(|probe| !probe.is_reached()), "learning changes nothing");
+    let folder = tempfile::Builder::new().prefix("swall-").tempdir().unwrap();
+    let path = folder.path().join("homemade");
+    let seed = format!("name:{}", homemade.name);
+    let written = path.to_str().unwrap();
+    let told = seawall.cli_ok(&["learn", "--seed", &seed, "--write", written]);
+    let policy = std::fs::read_to_string(path.join("policy.toml")).unwrap();
+    println!("{told}");
+    let is_stated =
+        |text: &str| policy.lines().any(|line| line.contains(text) && !line.starts_with('#'));
+    assert!(is_stated("5432/tcp") || is_stated("postgresql"), "{policy}");
+    assert!(!is_stated("6379/tcp") && !is_stated("\"redis\""), "one-off: {policy}");
+    assert!(homemade.tcp(database, 5432).is_reached(), "nothing is applied yet");
 
-    let applied = seawall.json(&["apply", &proposal]);
-    assert!(reaches().all(|probe| probe == Probe::Reached), "{applied:#}");
-    assert_eq!(applied["reloaded"], true);
-    let changed: Vec<&str> = applied["changes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|change| change["workload"].as_str())
-        .collect();
-    assert!(changed.contains(&"intruder"), "{applied:#}");
-
-    // What the daemon could not read is not put in place.
-    let broken = folder.path().join("broken");
-    std::fs::create_dir(&broken).expect("a folder can be made");
-    std::fs::write(broken.join("policy.toml"), "[[allow]]\nfrom = \"x\"\n")
-        .expect("a file can be written");
-    let refused = seawall.cli(&["apply", &broken.display().to_string()]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(seawall.settled()["configuration_error"].is_null());
-    assert!(reaches().all(|probe| probe == Probe::Reached));
+    seawall.cli_ok(&["mode", "any", "enforce"]);
+    assert!(!homemade.tcp(database, 5432).is_reached(), "enforced without the proposal");
+    seawall.cli_ok(&["apply", written]);
+    until("the application works", SOON, || homemade.tcp(database, 5432).is_reached());
+    assert!(!homemade.tcp(other, 6379).is_reached(), "an extra connection is denied");
+    let explained = || seawall.cli_ok(&["explain", &homemade.name]);
+    until("it is explained", SOON, || explained().contains("on 6379/tcp: denied"));
+    let text = explained();
+    assert!(text.contains("[[allow]]") && text.contains("ports = \"6379/tcp\""), "{text}");
 }

@@ -410,3 +410,42 @@ fn a_flood_of_denials_costs_little_and_is_counted_to_the_packet() {
     let about = |one: &&Value| one["denial"]["carried"] == "9/udp";
     assert!(events.as_array().unwrap().iter().filter(about).count() <= 2, "{events:#}");
 }
+
+#[test]
+fn what_was_seen_outlives_the_daemon_and_is_counted_for_prometheus() {
+    let stage = Stage::take();
+    let (host, shop) = (stage.host, stage.shop());
+    let (cache, db) = (shop.service("cache"), shop.service("db"));
+    let to = db.ips_shared_with(&cache)[0];
+    let mut seawall = Seawall::start(host, &enforce());
+    assert!(!cache.tcp(to, 5432).is_reached());
+    await_denial(&seawall, "shop/cache → shop/db 5432/tcp");
+    let before = seawall.json(&["events"]);
+    let last = before.as_array().unwrap().last().unwrap()["sequence"].as_u64().unwrap();
+    seawall.stop();
+    seawall.run();
+    await_denial(&seawall, "shop/cache → shop/db 5432/tcp");
+    let after = seawall.json(&["events"]);
+    let after = after.as_array().unwrap();
+    let numbers: Vec<u64> = after.iter().map(|one| one["sequence"].as_u64().unwrap()).collect();
+    assert!(numbers.contains(&last), "{last} is not in {numbers:?}");
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+
+    let mut curl = Command::new("curl");
+    curl.arg("-sf").arg("--unix-socket").arg(seawall.socket());
+    let output = curl.arg("http://localhost/v1/metrics").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in ["seawall_store_problem 0", "seawall_source_up{source=\"Docker\"} 1"] {
+        assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+    }
+    assert!(text.contains("seawall_workload_denied_packets_total{"), "{text}");
+
+    // A store that is broken is told, and changes nothing else.
+    seawall.stop();
+    seawall.write("state/observed.sqlite", "this is no database, and never was one");
+    seawall.run();
+    assert!(!cache.tcp(to, 5432).is_reached());
+    await_denial(&seawall, "shop/cache → shop/db 5432/tcp");
+    let problems = seawall.settled()["problems"].to_string();
+    assert!(problems.contains("observed.sqlite"), "{problems}");
+}
