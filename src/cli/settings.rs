@@ -44,7 +44,9 @@ impl Keeper {
                         }
                     }
                     // Whoever asked may have left meanwhile.
-                    SettingsRequest::Modes(reply) => drop(reply.send(self.modes())),
+                    SettingsRequest::Modes(reply) => {
+                        drop(reply.send(self.modes().unwrap_or_default()));
+                    }
                     SettingsRequest::SetMode(change, reply) => {
                         drop(reply.send(self.set_mode(&change).await));
                     }
@@ -64,15 +66,20 @@ impl Keeper {
         self.requests.send(Request::Reload(loaded)).await.is_ok()
     }
 
-    fn modes(&self) -> Vec<ModeSetting> {
-        let text = std::fs::read_to_string(modes::path(&self.state_dir)).unwrap_or_default();
-        modes::read(&text)
+    /// What cannot be read is not taken for nothing: the next change would overwrite it.
+    fn modes(&self) -> Result<Vec<ModeSetting>, String> {
+        let path = modes::path(&self.state_dir);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => modes::read(&text).map_err(|error| format!("{}: {error}", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        }
     }
 
     /// A mode is written only when everything is good with it, and then taken into force.
     async fn set_mode(&self, change: &ModeChange) -> Result<Vec<ModeSetting>, String> {
         let path = modes::path(&self.state_dir);
-        let before = self.modes();
+        let before = self.modes()?;
         if change.mode.is_none() && !before.iter().any(|one| one.select == change.select) {
             return Err(format!("no mode was set for `{}`", Text::new(&change.select)));
         }

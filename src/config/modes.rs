@@ -48,9 +48,9 @@ pub fn path(state_dir: &Path) -> PathBuf {
     state_dir.join(NAME)
 }
 
-/// The modes that a file's text sets, the last one last. Nothing for a text that is none.
-pub fn read(text: &str) -> Vec<ModeSetting> {
-    toml::from_str::<File>(text).unwrap_or_default().mode
+/// The modes that a file's text sets, the last one last.
+pub fn read(text: &str) -> Result<Vec<ModeSetting>, toml::de::Error> {
+    toml::from_str::<File>(text).map(|file| file.mode)
 }
 
 /// The same modes with one changed: it counts last.
@@ -105,7 +105,7 @@ mod tests {
         let modes = changed(modes, &change("label:x=\"q\"", Some("off")));
         let modes = changed(modes, &change("project:a", Some("observe")));
         let written = text(&modes, Path::new("modes.toml")).unwrap();
-        assert_eq!(read(&written), modes);
+        assert_eq!(read(&written).unwrap(), modes);
         assert_eq!(modes.last().map(|one| one.mode.as_str()), Some("observe"));
         assert_eq!(changed(modes, &change("project:a", None)).len(), 1);
     }
@@ -120,7 +120,7 @@ mod tests {
             change("project:a\"\n[[allow]]\nfrom = \"any\"\nto = \"world\"\n", Some("off"));
         let modes = changed(Vec::new(), &injected);
         if let Ok(written) = text(&modes, Path::new("modes.toml")) {
-            assert_eq!(read(&written), modes, "it stays one string");
+            assert_eq!(read(&written).unwrap(), modes, "it stays one string");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
+    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt,
     socket, sockopt,
 };
 
@@ -70,11 +70,15 @@ pub enum Heard {
     Lost,
 }
 
-/// Reads what was told next.
+/// Reads what the kernel told next. What a process of the netns sent is passed over: with `NET_ADMIN` it could say anything
+/// (security model 7).
 pub fn hear(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Heard> {
     loop {
-        return match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-            Ok(length) => Ok(Heard::Bytes(length)),
+        return match recvfrom::<NetlinkAddr>(socket.as_raw_fd(), buffer) {
+            Ok((length, from)) => match from {
+                Some(from) if from.pid() != 0 => continue,
+                _ => Ok(Heard::Bytes(length)),
+            },
             Err(Errno::EAGAIN) => Ok(Heard::Nothing),
             Err(Errno::ENOBUFS) => Ok(Heard::Lost),
             Err(Errno::EINTR) => continue,

@@ -26,12 +26,16 @@ pub struct Place {
     pub owner: WorkloadId,
     /// Its first process.
     pub pid: u32,
+    /// The netns.
+    pub inode: u64,
     /// What it was called when it was seen last.
     pub own: Found,
     /// Its addresses when it was first listened to.
     pub addresses: BTreeSet<IpAddr>,
     /// What its containers resolved.
     pub names: Names,
+    /// The time, in microseconds since 1970, as of what is attributed now.
+    pub now_us: u64,
     recent: Recent,
 }
 
@@ -52,9 +56,15 @@ pub struct Attributed {
 
 impl Place {
     /// A netns nothing was heard of yet.
-    pub fn new(owner: WorkloadId, pid: u32, own: Found, addresses: BTreeSet<IpAddr>) -> Self {
+    pub fn new(
+        owner: WorkloadId,
+        pid: u32,
+        inode: u64,
+        own: Found,
+        addresses: BTreeSet<IpAddr>,
+    ) -> Self {
         let (names, recent) = (Names::default(), Recent::default());
-        Self { owner, pid, own, addresses, names, recent }
+        Self { owner, pid, inode, own, addresses, names, now_us: 0, recent }
     }
 
     /// Whose a denied packet is.
@@ -133,11 +143,10 @@ impl Place {
     /// The key of a connection that began or ended; none for what is not to be counted.
     pub fn connection(&mut self, book: &mut Book, told: &Told) -> Option<Arc<FlowKey>> {
         let is_new = told.change == Change::New;
-        if let Some(known) = self.recent.get(&told.tuple) {
+        // A new one on addresses and ports that were used before is another.
+        if let Some(known) = self.recent.get(&told.tuple).filter(|_| !is_new) {
             let known = Arc::clone(known);
-            if !is_new {
-                self.recent.forget(&told.tuple);
-            }
+            self.recent.forget(&told.tuple);
             return Some(known);
         }
         let key = Arc::new(self.flow(book, told)?);
@@ -183,7 +192,7 @@ impl Place {
     }
 
     fn found(&self, book: &mut Book, address: IpAddr) -> Found {
-        let mut found = book.at(&self.owner, address);
+        let mut found = book.at(&self.owner, address, self.now_us);
         if let Party::Address { name, .. } = &mut found.party {
             *name = self.names.of(address).cloned();
         }

@@ -76,16 +76,18 @@ impl Book {
     }
 
     /// Who has an address that the netns of `owner` meets.
-    pub fn at(&mut self, owner: &WorkloadId, address: IpAddr) -> Found {
+    pub fn at(&mut self, owner: &WorkloadId, address: IpAddr, now_us: u64) -> Found {
         let key = (owner.clone(), address);
         if let Some(found) = self.found.get(&key) {
             return found.clone();
         }
-        let mut found = self.look_up(owner, address);
+        let found = self.look_up(owner, address);
         if matches!(found.endpoint, Endpoint::Address(_))
-            && let Some((former, _)) = self.former.get(&key)
+            && let Some((former, since)) = self.former.get(&key)
+            && now_us.saturating_sub(*since) < REMEMBERED_US
         {
-            found = former.clone();
+            // Not kept as found: it is said for a while only, however often it is asked for.
+            return former.clone();
         }
         if self.found.len() >= KEPT {
             self.found.clear();

@@ -47,7 +47,9 @@ impl Names {
 pub fn answered(message: &[u8]) -> Vec<(IpAddr, Text)> {
     let Ok(packet) = Packet::parse(message) else { return Vec::new() };
     let Some(question) = packet.questions.first() else { return Vec::new() };
-    let name = Text::new(&question.qname.to_string());
+    // A label may hold anything; in one line with other words only what host names hold is told from them (RFC 1123, 2.1).
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '?' };
+    let name = Text::new(&question.qname.to_string().chars().map(plain).collect::<String>());
     let addresses = packet.answers.iter().filter_map(|record| match &record.rdata {
         RData::A(a) => Some(IpAddr::from(Ipv4Addr::from(a.address))),
         RData::AAAA(aaaa) => Some(IpAddr::from(Ipv6Addr::from(aaaa.address))),

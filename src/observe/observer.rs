@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,7 +45,7 @@ const WAITING: usize = 256;
 /// Processes are looked for at most so often.
 const LOOK_UPS: Duration = Duration::from_millis(200);
 /// How long it takes at most until a process is found, or is not.
-const LOOKING: Duration = Duration::from_secs(2);
+const LOOKING: Duration = Duration::from_millis(500);
 
 /// What others ask.
 pub enum Query {
@@ -94,6 +95,7 @@ struct Looked {
 pub struct Observer {
     book: Book,
     places: HashMap<u64, Place>,
+    last_place: u64,
     flows: Flows,
     denials: Denials,
     events: VecDeque<Event>,
@@ -107,6 +109,7 @@ pub struct Observer {
     /// What was told, and when, until it is clear of whom.
     waiting: VecDeque<(Instant, Report)>,
     looked: Option<Instant>,
+    is_looking: Arc<AtomicBool>,
     looking: mpsc::UnboundedSender<Looked>,
     found: Option<mpsc::UnboundedReceiver<Looked>>,
 }
@@ -117,6 +120,7 @@ impl Default for Observer {
         Self {
             book: Book::default(),
             places: HashMap::new(),
+            last_place: 0,
             flows: Flows::default(),
             denials: Denials::default(),
             events: VecDeque::new(),
@@ -128,6 +132,7 @@ impl Default for Observer {
             sinks: None,
             waiting: VecDeque::new(),
             looked: None,
+            is_looking: Arc::default(),
             looking,
             found: Some(found),
         }
@@ -223,7 +228,7 @@ impl Observer {
     /// When the first of what waits has waited long enough.
     fn next_settled(&self) -> Option<Instant> {
         let (since, report) = self.waiting.front()?;
-        let place = self.places.get(&report.inode);
+        let place = self.places.get(&report.place);
         let is_known = place.is_none_or(|place| self.book.workload(&place.owner).is_some());
         Some(*since + if is_known { SETTLING } else { PATIENCE })
     }
@@ -252,13 +257,10 @@ impl Observer {
             tracing::warn!(workload = %own.party, "{message}");
             self.note(EventKind::Daemon, Some(&own.party), message);
         }
-        let mut place = Place::new(owner.clone(), *pid, own, addresses.clone());
-        // The same netns with another owner: what was learnt of names stays.
-        if let Some(former) = self.places.remove(inode) {
-            place.names = former.names;
-        }
-        self.places.insert(*inode, place);
-        tokio::spawn(reader::read(listening, reports.clone()));
+        let place = Place::new(owner.clone(), *pid, *inode, own, addresses.clone());
+        self.last_place += 1;
+        self.places.insert(self.last_place, place);
+        tokio::spawn(reader::read(self.last_place, listening, reports.clone()));
     }
 
     fn take(&mut self, report: Report) {
@@ -267,9 +269,10 @@ impl Observer {
         }
         for seen in report.seen {
             match seen {
-                Seen::Named(from, names) => self.named(report.inode, from, names),
+                Seen::Named(from, names) => self.named(report.place, from, names),
                 Seen::Connection(told) => {
-                    let Some(place) = self.places.get_mut(&report.inode) else { continue };
+                    let Some(place) = self.places.get_mut(&report.place) else { continue };
+                    place.now_us = now_us();
                     let Some(key) = place.connection(&mut self.book, &told) else { continue };
                     match told.change {
                         Change::New => self.flows.began(&key, now_us()),
@@ -278,19 +281,17 @@ impl Observer {
                         }
                     }
                 }
-                Seen::Denied(denied) => self.denied(report.inode, &denied),
+                Seen::Denied(denied) => self.denied(report.place, &denied),
             }
         }
-        if report.is_last
-            && self.places.get(&report.inode).is_some_and(|place| !is_alive(place.pid))
-        {
-            self.places.remove(&report.inode);
+        if report.is_last {
+            self.places.remove(&report.place);
         }
     }
 
     /// Only resolvers are believed: of those others, anybody could say anything.
-    fn named(&mut self, inode: u64, from: std::net::IpAddr, names: Vec<(std::net::IpAddr, Text)>) {
-        let Some(place) = self.places.get_mut(&inode) else { return };
+    fn named(&mut self, number: u64, from: std::net::IpAddr, names: Vec<(std::net::IpAddr, Text)>) {
+        let Some(place) = self.places.get_mut(&number) else { return };
         let view = self.book.view();
         let is_resolver =
             |workload| resolvers(workload, &view.inventory, &view.settings).contains(&from);
@@ -300,10 +301,11 @@ impl Observer {
         }
     }
 
-    fn denied(&mut self, inode: u64, denied: &Denied) {
-        let Some(place) = self.places.get_mut(&inode) else { return };
+    fn denied(&mut self, number: u64, denied: &Denied) {
+        let Some(place) = self.places.get_mut(&number) else { return };
+        place.now_us = now_us();
         let attributed = place.denied(&mut self.book, denied);
-        let pid = place.pid;
+        let (pid, inode) = (place.pid, place.inode);
         let at_us = denied.at_us.unwrap_or_else(now_us);
         let denial = Denial {
             key: attributed.key.clone(),
@@ -321,17 +323,18 @@ impl Observer {
         let key = attributed.key.clone();
         let local = attributed.local.filter(|_| matches!(denied.at, Where::Out | Where::Raw));
         let may_look = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_UPS);
-        match local.filter(|_| may_look) {
+        // One search at a time: what a container can make it find must not take the threads that others need.
+        let begins = |_: &_| may_look && !self.is_looking.swap(true, Ordering::AcqRel);
+        match local.filter(begins) {
             None => self.looked(Looked { key, process: None, needed }),
             Some((address, port)) => {
                 self.looked = Some(Instant::now());
                 let (uid, protocol) = (denied.uid, denied.protocol);
                 let local = Local { pid, inode, uid, protocol, port, address };
-                let looking = self.looking.clone();
-                tokio::spawn(async move {
-                    let search = tokio::task::spawn_blocking(move || process::find(&local));
-                    let process = tokio::time::timeout(LOOKING, search).await;
-                    let process = process.ok().and_then(Result::ok).flatten();
+                let (looking, is_looking) = (self.looking.clone(), Arc::clone(&self.is_looking));
+                tokio::task::spawn_blocking(move || {
+                    let process = process::find(&local, Instant::now() + LOOKING);
+                    is_looking.store(false, Ordering::Release);
                     // Nobody waits for it any more only when the daemon stops.
                     let _ = looking.send(Looked { key, process, needed });
                 });
@@ -342,6 +345,10 @@ impl Observer {
     /// The statement that would have been needed.
     fn needed(&self, attributed: &Attributed) -> Option<String> {
         let packet = attributed.key.carried.packet()?;
+        // What went on in a connection nobody remembers is a guess, and of frames and packets for others no statement speaks.
+        if attributed.is_reply || matches!(attributed.key.at, Where::Transit | Where::Raw) {
+            return None;
+        }
         let view = self.book.view();
         let verdict = test_connection(
             &view.inventory,
@@ -486,10 +493,6 @@ fn said(denial: &Denial) -> String {
         (None, None) => String::new(),
     };
     format!("{client} → {server} on {carried} {verb} {way}{reply}{by}")
-}
-
-fn is_alive(pid: u32) -> bool {
-    std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok()
 }
 
 fn now_us() -> u64 {

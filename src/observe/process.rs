@@ -1,9 +1,11 @@
 //! Owns finding the process that sent a denied packet, where that can be known. Reads `/proc` only (`proc(5)`).
 
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Instant;
 
 use crate::input::Text;
 
@@ -24,10 +26,17 @@ pub struct Local {
     pub address: IpAddr,
 }
 
-/// The process whose socket it is, as name and pid; else the only process of that user in the netns. Blocking.
-pub fn find(local: &Local) -> Option<Text> {
+/// The longest table of sockets that is read, in bytes: a container can make it as long as it likes.
+const LONGEST: u64 = 4 << 20;
+
+/// The process whose socket it is, as name and pid; else the only process of that user in the netns. Blocking, until
+/// `deadline`.
+pub fn find(local: &Local, deadline: Instant) -> Option<Text> {
     let mut candidates = Vec::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
+        if Instant::now() >= deadline {
+            return None;
+        }
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
@@ -39,8 +48,8 @@ pub fn find(local: &Local) -> Option<Text> {
             candidates.push(pid);
         }
     }
-    let has_socket =
-        socket(local).and_then(|inode| candidates.iter().copied().find(|pid| holds(*pid, inode)));
+    let has_socket = socket(local)
+        .and_then(|inode| candidates.iter().copied().find(|pid| holds(*pid, inode, deadline)));
     let only = || (candidates.len() == 1).then(|| candidates[0]);
     let pid = has_socket.or_else(only)?;
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
@@ -54,9 +63,8 @@ fn socket(local: &Local) -> Option<u64> {
         17 => ["udp", "udp6"],
         _ => return None,
     };
-    let lines = tables
-        .iter()
-        .filter_map(|table| fs::read_to_string(format!("/proc/{}/net/{table}", local.pid)).ok());
+    let lines =
+        tables.iter().filter_map(|table| read_table(&format!("/proc/{}/net/{table}", local.pid)));
     let mut best = None;
     for text in lines {
         for line in text.lines().skip(1) {
@@ -68,6 +76,12 @@ fn socket(local: &Local) -> Option<u64> {
         }
     }
     best
+}
+
+fn read_table(path: &str) -> Option<String> {
+    let mut text = String::new();
+    fs::File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Address, port and inode of a line of `/proc/net/tcp` and its like.
@@ -93,17 +107,27 @@ fn entry(line: &str) -> Option<(IpAddr, u16, u64)> {
     Some((address, port, inode))
 }
 
-fn holds(pid: u32, inode: u64) -> bool {
+fn holds(pid: u32, inode: u64, deadline: Instant) -> bool {
     let wanted = format!("socket:[{inode}]");
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .flatten()
-        .any(|one| fs::read_link(one.path()).is_ok_and(|target| target == Path::new(&wanted)))
+    for one in descriptors.flatten() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        if fs::read_link(one.path()).is_ok_and(|target| target == Path::new(&wanted)) {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(10)
+    }
 
     #[test]
     fn the_process_of_a_socket_is_found() {
@@ -118,9 +142,9 @@ mod tests {
             port,
             address: [127, 0, 0, 1].into(),
         };
-        let found = find(&local).unwrap();
+        let found = find(&local, soon()).unwrap();
         assert!(found.as_str().ends_with(&format!("(pid {})", std::process::id())), "{found}");
         local.inode = 1;
-        assert_eq!(find(&local), None, "nobody is in that netns");
+        assert_eq!(find(&local, soon()), None, "nobody is in that netns");
     }
 }

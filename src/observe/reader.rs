@@ -17,16 +17,18 @@ use crate::reconcile::feed::Listening;
 
 /// The longest that is told at once, in bytes.
 const AT_ONCE: usize = 64 << 10;
-/// How many of these are read before others get their turn.
-const READS: usize = 4;
+/// How many messages are read before others get their turn: the kernel tells each connection in one of its own.
+const READS: usize = 512;
+/// The same at the end, when nothing more comes.
+const LAST_READS: usize = 8192;
 /// Between two looks; what a container can make us do in a second is bounded by this. More is lost, counted, and told.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What was read of a netns.
 #[derive(Debug)]
 pub struct Report {
-    /// The netns.
-    pub inode: u64,
+    /// Which netns: its number among all that were listened to. An inode is another's as soon as it is free.
+    pub place: u64,
     /// What was told, in order.
     pub seen: Vec<Seen>,
     /// How often more was told than there was room for.
@@ -36,15 +38,18 @@ pub struct Report {
 }
 
 /// Reads until the netns is not to be listened to any more; what was told by then is read, too.
-pub async fn read(listening: Listening, reports: mpsc::Sender<Report>) {
-    let inode = listening.inode;
-    if let Err(error) = read_until_it_ends(listening, &reports).await {
+pub async fn read(place: u64, listening: Listening, reports: mpsc::Sender<Report>) {
+    // Closing these sockets can wait for the kernel: no thread that others need may wait for that.
+    let closing = listening.listeners.clone();
+    if let Err(error) = read_until_it_ends(place, listening, &reports).await {
         tracing::warn!(%error, "denials of a container are counted, but not listed any more");
     }
-    let _ = reports.send(Report { inode, seen: Vec::new(), lost: 0, is_last: true }).await;
+    tokio::task::spawn_blocking(move || drop(closing));
+    let _ = reports.send(Report { place, seen: Vec::new(), lost: 0, is_last: true }).await;
 }
 
 async fn read_until_it_ends(
+    place: u64,
     mut listening: Listening,
     reports: &mpsc::Sender<Report>,
 ) -> io::Result<()> {
@@ -62,12 +67,13 @@ async fn read_until_it_ends(
             ready = connections.readable() => (Some(ready?), false),
             ready = readable(log.as_ref()) => (Some(ready?), true),
         };
-        let mut report =
-            Report { inode: listening.inode, seen: Vec::new(), lost: 0, is_last: false };
+        let mut report = Report { place, seen: Vec::new(), lost: 0, is_last: false };
+        let reads = if is_over { LAST_READS } else { READS };
         // Connections first: by them answers are told from questions.
-        let mut is_empty = take(connections.get_ref(), &mut buffer, &mut report, connection)?;
+        let mut is_empty =
+            take(connections.get_ref(), reads, &mut buffer, &mut report, connection)?;
         if let Some(log) = &log {
-            let is_log_empty = take(log.get_ref(), &mut buffer, &mut report, denial)?;
+            let is_log_empty = take(log.get_ref(), reads, &mut buffer, &mut report, denial)?;
             is_empty = if is_log { is_log_empty } else { is_empty };
         }
         if is_empty && let Some(mut ready) = ready {
@@ -97,11 +103,12 @@ async fn readable(
 /// Reads a socket until it has nothing more, or enough was read. Returns whether it has nothing more.
 fn take(
     socket: &OwnedFd,
+    reads: usize,
     buffer: &mut [u8],
     report: &mut Report,
     read: fn(&[u8], &mut Vec<Seen>),
 ) -> io::Result<bool> {
-    for _ in 0..READS {
+    for _ in 0..reads {
         match hear(socket, buffer)? {
             Heard::Nothing => return Ok(true),
             Heard::Bytes(length) => read(&buffer[..length], &mut report.seen),
