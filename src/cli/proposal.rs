@@ -153,11 +153,9 @@ fn put(source: &Source) -> anyhow::Result<bool> {
 /// Has the daemon read its configuration, waits until it is in force, and tells what that changed.
 async fn reload(client: &Client) -> Result<Vec<Entry>, CommandError> {
     let before = client.journal().await?;
-    // The daemon reads on request, one after the other, and takes one request in advance. So when it takes the third, what it read
-    // for the first is with the reconcile loop, and the question whether all is settled comes after it.
-    for _ in 0..3 {
-        client.reload().await?;
-    }
+    // The daemon reads and answers in turn: when it tells its modes, what it read is with the reconcile loop.
+    client.reload().await?;
+    client.modes().await?;
     client.settled().await?;
     if let Some(error) = client.status().await?.configuration_error {
         return Err(CommandError::System(anyhow!(
