@@ -32,6 +32,8 @@ pub enum Request {
     },
     /// Answers when everything known is programmed, or was tried.
     Settled(oneshot::Sender<()>),
+    /// Compares every netns with the kernel's own state now, and answers when that is done.
+    Audit(oneshot::Sender<()>),
     /// Takes every table out, answers, and ends the loop.
     Clear(oneshot::Sender<Cleared>),
     /// New rules, or why they could not be read; then the last good ones stay in force.
@@ -44,6 +46,10 @@ impl Engine {
             // Whoever asked may have left meanwhile; that is no error here.
             Request::Journal(reply) => drop(reply.send(self.journal.entries())),
             Request::Settled(reply) => self.waiting.push(reply),
+            Request::Audit(reply) => {
+                self.audit();
+                self.waiting.push(reply);
+            }
             Request::Start { id, pid, reply } => self.start(id, pid, reply),
             Request::Clear(reply) => {
                 tracing::warn!("asked to take every table out and end");
