@@ -7,6 +7,7 @@ mod synthetic;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use seawall::compile::{Ruleset, compile};
@@ -55,16 +56,18 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
+type Rulesets = BTreeMap<WorkloadId, Arc<Ruleset>>;
+
 /// The rulesets while the last workload was not there yet.
-fn without_last(inventory: &Inventory, rules: &Rules) -> BTreeMap<WorkloadId, Ruleset> {
+fn without_last(inventory: &Inventory, rules: &Rules) -> Rulesets {
     let last = inventory.iter().last().map(|one| one.id.clone());
     let others = inventory.iter().filter(|one| Some(&one.id) != last.as_ref()).cloned();
     desire(&others.collect(), rules).rulesets
 }
 
 /// Plans every netns' change from `before` to `after`; how many operations that are.
-fn plans(before: &BTreeMap<WorkloadId, Ruleset>, after: &BTreeMap<WorkloadId, Ruleset>) -> usize {
-    let plans = after.iter().map(|(id, wanted)| plan(before.get(id), Some(wanted)));
+fn plans(before: &Rulesets, after: &Rulesets) -> usize {
+    let plans = after.iter().map(|(id, wanted)| plan(before.get(id).map(AsRef::as_ref), Some(wanted)));
     plans.map(|transaction| transaction.operations().count()).sum()
 }
 

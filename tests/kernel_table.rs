@@ -4,6 +4,7 @@
 #[path = "kernel/netns.rs"]
 mod netns;
 
+use std::sync::Arc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
@@ -342,7 +343,7 @@ fn sixty_thousand_elements_are_one_transaction() {
         let mut next = element;
         next.first.address = std::net::Ipv4Addr::from(0x0b00_0000 + number).into();
         next.last = next.first;
-        set.elements.insert(next, comment.clone());
+        Arc::make_mut(&mut set.elements).insert(next, comment.clone());
     }
     apply(&mut table, Some(&wanted));
 }

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seawall::compile::Ruleset;
@@ -175,7 +176,7 @@ impl Cell {
 
     fn bring(&self, target: &mut Target, wanted: Option<&Ruleset>) -> (Applied, Duration) {
         let guard = Terms { guards: true, denies: true, ..Terms::default() };
-        target.wanted = Wanted { table: wanted.cloned(), guard };
+        target.wanted = Wanted { table: wanted.cloned().map(Arc::new), guard };
         let began = Instant::now();
         let applied = self.kernel.apply(target).unwrap();
         (applied, began.elapsed())

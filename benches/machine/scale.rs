@@ -254,7 +254,7 @@ impl Floor {
             let terms: &Terms = &wanted.guard;
             let guard = guard(terms, &links, &terms.own(&links, true));
             let claim = Claim { is_owned: true, ..Claim::default() };
-            let policy = plan_as(None, wanted.table.as_ref(), claim);
+            let policy = plan_as(None, wanted.table.as_deref(), claim);
             (number, policy.with(plan_as(None, guard.as_ref(), claim)))
         });
         let first = first.collect();
@@ -299,7 +299,7 @@ impl Floor {
             let changed = self.first.iter().filter_map(|(number, _)| {
                 let id = synthetic::workload(*number).id;
                 let (from, to) = (from.wanted(&id).table, to.wanted(&id).table);
-                (from != to).then(|| (*number, plan(from.as_ref(), to.as_ref())))
+                (from != to).then(|| (*number, plan(from.as_deref(), to.as_deref())))
             });
             changed.collect()
         };

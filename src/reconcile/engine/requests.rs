@@ -9,7 +9,7 @@ use crate::config::Loaded;
 use crate::input::Text;
 use crate::metadata::{Observation, WorkloadId};
 use crate::reconcile::clear::{Cleared, Clearing};
-use crate::reconcile::desired::Rules;
+use crate::reconcile::desired::{Decider, Rules};
 use crate::reconcile::journal::Entry;
 use crate::reconcile::start::{Progress, Start, StartAnswer};
 use crate::reconcile::status::{self, StatusReport};
@@ -72,6 +72,7 @@ impl Engine {
             }
             Request::Reload(Ok(loaded)) => {
                 self.rules = Rules::from(loaded.as_ref());
+                self.decider = Decider::default();
                 self.rules_error = None;
                 self.foreign = loaded.config.foreign;
                 tracing::info!("configuration loaded");
