@@ -287,9 +287,17 @@ mod tests {
         for namespace in ["moby", "moby-100000.100000", "moby-0.1"] {
             assert!(is_dockers(namespace), "{namespace}");
         }
-        for namespace in
-            ["", "k8s.io", "default", "mobydick", "moby-", "moby-1", "moby-1.", "moby-a.b", "plugins.moby"]
-        {
+        for namespace in [
+            "",
+            "k8s.io",
+            "default",
+            "mobydick",
+            "moby-",
+            "moby-1",
+            "moby-1.",
+            "moby-a.b",
+            "plugins.moby",
+        ] {
             assert!(!is_dockers(namespace), "{namespace}");
         }
     }
