@@ -74,7 +74,6 @@ async fn read_until_it_ends(
                 guard.clear_ready();
             }
         }
-        drop(ready);
         if (report.lost > 0 || !report.seen.is_empty()) && reports.send(report).await.is_err() {
             // The daemon stops.
             return Ok(());

@@ -58,7 +58,8 @@ impl Hearing {
 
     /// Whether to ask now; whoever is told so asks. Only one asks at a time: of two, one would find the other in its way.
     pub(super) fn begin(&mut self, inode: u64) -> bool {
-        let is_wanted = !self.is_asked && !(self.has_answer && self.inode == inode);
+        let has_answer = self.has_answer && self.inode == inode;
+        let is_wanted = !self.is_asked && !has_answer;
         self.is_asked |= is_wanted;
         is_wanted
     }
