@@ -61,6 +61,10 @@ fn idle_connections_take_no_descriptors_from_the_daemon_and_no_answers_from_root
     let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let settings = format!("mode = \"enforce\"\n[metrics]\nlisten = \"{metrics}\"");
     let seawall = Seawall::start(stage.host, &settings);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", seawall.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let mut numbers = files.split_whitespace().skip(3);
+    assert_eq!(numbers.next(), numbers.next(), "all that is allowed: {files}");
     let before = seawall.descriptors().len();
     let own = stage.host.netns();
     // Whoever reaches the address: some hundred connections that never ask.
