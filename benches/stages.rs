@@ -1,4 +1,4 @@
-//! The pure stages beside one another: resolve, generate, compile, diff, and all of it as the loop does it.
+//! The pure stages beside one another: resolve, generate, compile, diff, all of it, and all of it again after one change.
 //!
 //! `cargo bench --bench stages`; `scripts/bench` fits the exponents of growth to what it measures.
 
@@ -14,7 +14,7 @@ use seawall::compile::{Ruleset, compile};
 use seawall::metadata::{Inventory, WorkloadId};
 use seawall::nft::plan;
 use seawall::policy::generate;
-use seawall::reconcile::desired::resolve_one;
+use seawall::reconcile::desired::{Decider, resolve_one};
 use seawall::reconcile::{Rules, desire};
 
 /// How many workloads.
@@ -51,6 +51,17 @@ fn stages(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("desire", size), |bencher| {
             bencher.iter(|| desire(&inventory, &rules));
+        });
+        let one = synthetic::workload(1);
+        let moved = synthetic::moved(one.clone(), 1);
+        group.bench_function(BenchmarkId::new("decide again", size), |bencher| {
+            let (mut decider, mut inventory) = (Decider::default(), inventory.clone());
+            decider.decide(&inventory, &rules);
+            let mut turns = [&moved, &one].into_iter().cycle();
+            bencher.iter(|| {
+                turns.next().map(|next| inventory.upsert(next.clone()));
+                decider.decide(&inventory, &rules)
+            });
         });
         group.finish();
     }

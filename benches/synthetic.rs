@@ -31,6 +31,8 @@ const APPLICATION: [(&str, &str, Option<u16>, &[(&str, u16)]); 5] = [
 pub(crate) const BACKBONE: &str = "backbone";
 /// The workload everybody uses: it belongs to no application.
 pub(crate) const STORE: &str = "store";
+/// Addresses of those who get new ones begin here.
+const MOVED: usize = 30_000;
 /// What lets them: no fact relates an application to what is outside it.
 const STATED: &str = "[[allow]]\nfrom = \"any\"\nto = \"name:store\"\nports = [\"9000/tcp\"]\n";
 
@@ -109,6 +111,14 @@ pub(crate) fn addresses(network: u16, number: usize) -> BTreeSet<IpAddr> {
     let v4 = Ipv4Addr::new(10, 64 + network.to_be_bytes()[1], high, low);
     let v6 = Ipv6Addr::new(0xfd64, 0, 0, network, 0, 0, 1, u16::from_be_bytes([high, low]));
     [IpAddr::V4(v4), IpAddr::V6(v6)].into()
+}
+
+/// The same container with other addresses, which nobody else has.
+pub(crate) fn moved(mut workload: Workload, number: usize) -> Workload {
+    for (key, attachment) in &mut workload.networks {
+        attachment.addresses = addresses(u16::from(key.0 != *BACKBONE), MOVED + number);
+    }
+    workload
 }
 
 fn attachment(

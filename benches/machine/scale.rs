@@ -30,8 +30,6 @@ const STORM: usize = 200;
 const SAMPLED: usize = 20;
 /// The database of the first application: four others and the store know its addresses.
 const DATABASE: usize = 4;
-/// Addresses of those who get new ones begin here.
-const MOVED: usize = 30_000;
 
 pub(crate) fn measure(is_quick: bool) -> Sheet {
     let sizes: &[usize] = &[10, 100, 1_000];
@@ -138,7 +136,7 @@ impl Fleet {
     }
 
     fn moved(&self, number: usize) -> Workload {
-        move_(self.facts(number), number)
+        synthetic::moved(self.facts(number), number)
     }
 
     /// One workload gets other addresses and its own again, by turns: until the last who knows it has them.
@@ -401,14 +399,6 @@ fn loaded(space: &Space, script: String) -> Duration {
 
 fn loaded_here(script: &str) {
     fed(Command::new("nft").args(["-f", "-"]), script);
-}
-
-fn move_(mut workload: Workload, number: usize) -> Workload {
-    let moved = [synthetic::addresses(0, MOVED + number), synthetic::addresses(1, MOVED + number)];
-    for (key, attachment) in &mut workload.networks {
-        attachment.addresses = moved[usize::from(key.0 != *synthetic::BACKBONE)].clone();
-    }
-    workload
 }
 
 /// How many are started at once beside so many.

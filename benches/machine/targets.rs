@@ -24,7 +24,7 @@ pub(crate) fn all(sheets: &[Sheet]) -> Vec<Target> {
     let bulk = |rules: &str| find("traffic", &format!("TCP bulk: {rules}"));
     let trips = |rules: &str| find("traffic", &format!("UDP round trips: {rules}"));
     let most = "seawall, 100000 tuples";
-    let exponents = ["resolve", "generate", "compile", "diff", "desire"]
+    let exponents = ["resolve", "generate", "compile", "diff", "desire", "decide again"]
         .map(|stage| p50(find("stages", &format!("{stage}: exponent of growth"))));
     let worst = exponents.into_iter().flatten().reduce(f64::max);
     vec![

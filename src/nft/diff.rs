@@ -4,7 +4,7 @@
 //! referred to is removed last, so that the kernel accepts it and no packet meets half a ruleset (security model 6).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::owner::{Claim, Present};
@@ -121,9 +121,19 @@ impl Transaction {
 
     /// Every operation in words.
     pub fn described(&self) -> impl Iterator<Item = String> {
-        self.operations().map(|(family, op)| match family {
-            TableFamily::Inet => op.to_string(),
-            other => format!("{other}: {op}"),
+        self.described_within(usize::MAX)
+    }
+
+    /// The same, cut where an operation's words would be longer than so many bytes.
+    pub fn described_within(&self, longest: usize) -> impl Iterator<Item = String> {
+        self.operations().map(move |(family, op)| {
+            let mut brief = Brief { text: String::new(), longest };
+            let written = match family {
+                TableFamily::Inet => write!(brief, "{op}"),
+                other => write!(brief, "{other}: {op}"),
+            };
+            // An error says that there is more.
+            brief.text + if written.is_err() { "…" } else { "" }
         })
     }
 
@@ -136,6 +146,22 @@ impl Transaction {
     pub fn is_elements_only(&self) -> bool {
         self.operations()
             .all(|(_, op)| matches!(op, Op::AddElements { .. } | Op::DeleteElements { .. }))
+    }
+}
+
+/// Takes what is written to it until it is full.
+struct Brief {
+    text: String,
+    longest: usize,
+}
+
+impl fmt::Write for Brief {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        if self.text.len() + part.len() > self.longest {
+            return Err(fmt::Error);
+        }
+        self.text.push_str(part);
+        Ok(())
     }
 }
 
@@ -400,9 +426,13 @@ fn with_elements<'a>(set: &Set, elements: impl Iterator<Item = (&'a Element, &'a
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = |set: &Set| {
-            let all = set.elements.iter().map(|(e, c)| render::element_text(set, e, c));
-            all.collect::<Vec<_>>().join(", ")
+        // One by one: whoever wants no more gets no more.
+        let list = |f: &mut fmt::Formatter<'_>, set: &Set| {
+            for (at, (element, comment)) in set.elements.iter().enumerate() {
+                let comma = if at == 0 { "" } else { ", " };
+                write!(f, "{comma}{}", render::element_text(set, element, comment))?;
+            }
+            f.write_str(" }")
         };
         match self {
             Self::AddTable => f.write_str("add table"),
@@ -420,10 +450,12 @@ impl fmt::Display for Op {
             Self::AddSet { name, .. } => write!(f, "add set {name}"),
             Self::DeleteSet { name } => write!(f, "delete set {name}"),
             Self::AddElements { name, set } => {
-                write!(f, "add element {name} {{ {} }}", listed(set))
+                write!(f, "add element {name} {{ ")?;
+                list(f, set)
             }
             Self::DeleteElements { name, set } => {
-                write!(f, "delete element {name} {{ {} }}", listed(set))
+                write!(f, "delete element {name} {{ ")?;
+                list(f, set)
             }
         }
     }

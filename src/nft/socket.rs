@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::socket::{
-    MsgFlags, NetlinkAddr, SockFlag, SockProtocol, getsockname, send, setsockopt, sockopt,
+    MsgFlags, NetlinkAddr, SockFlag, SockProtocol, getsockname, recv, send, setsockopt, sockopt,
 };
 
 use super::decode::{self, Counts, attribute};
@@ -160,6 +160,11 @@ impl KernelTable {
         sent.map_err(|errno| self.send_error(errno))?;
         // The kernel has done or refused everything when `send` returns: what it has to say is there now.
         let mut refused = Vec::new();
+        // Mostly nothing.
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+        if recv(self.socket.as_raw_fd(), &mut [0; 4], flags) == Err(nix::errno::Errno::EAGAIN) {
+            return Ok(refused);
+        }
         let mut buffer = vec![0; ANSWER];
         loop {
             let length = match receive(&self.socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
