@@ -33,16 +33,13 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("generate", size), |bencher| {
             let (catalogue, operator) = (&rules.catalogue, &rules.operator);
             let settings = &rules.options.settings;
-            bencher.iter(|| {
-                generate(&inventory, &desired.resolutions, catalogue, operator, settings)
-            });
+            bencher
+                .iter(|| generate(&inventory, &desired.resolutions, catalogue, operator, settings));
         });
         group.bench_function(BenchmarkId::new("compile", size), |bencher| {
             bencher.iter(|| {
                 let policies = desired.policies.policies.values();
-                policies
-                    .filter_map(|policy| compile(&[policy], &inventory, &rules.options))
-                    .count()
+                policies.filter_map(|policy| compile(&[policy], &inventory, &rules.options)).count()
             });
         });
         let changed = without_last(&inventory, &rules);
@@ -78,7 +75,8 @@ fn without_last(inventory: &Inventory, rules: &Rules) -> Rulesets {
 
 /// Plans every netns' change from `before` to `after`; how many operations that are.
 fn plans(before: &Rulesets, after: &Rulesets) -> usize {
-    let plans = after.iter().map(|(id, wanted)| plan(before.get(id).map(AsRef::as_ref), Some(wanted)));
+    let plans =
+        after.iter().map(|(id, wanted)| plan(before.get(id).map(AsRef::as_ref), Some(wanted)));
     plans.map(|transaction| transaction.operations().count()).sum()
 }
 

@@ -121,11 +121,7 @@ pub(crate) fn moved(mut workload: Workload, number: usize) -> Workload {
     workload
 }
 
-fn attachment(
-    name: &str,
-    addresses: BTreeSet<IpAddr>,
-    alias: &str,
-) -> (NetworkKey, Attachment) {
+fn attachment(name: &str, addresses: BTreeSet<IpAddr>, alias: &str) -> (NetworkKey, Attachment) {
     let name = Text::new(name);
     let attachment = Attachment {
         name: name.clone(),

@@ -4,9 +4,9 @@
 #[path = "kernel/netns.rs"]
 mod netns;
 
-use std::sync::Arc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::sync::Arc;
 
 use netns::TestNetns;
 use seawall::compile::ruleset::Ruleset;

@@ -32,7 +32,6 @@ pub(crate) struct Commit {
     pub(crate) at: u64,
     pub(crate) id: String,
     pub(crate) took: Duration,
-    pub(crate) is_revoking: bool,
 }
 
 /// A moment by both clocks.
@@ -58,8 +57,7 @@ impl Moment {
 
 impl Host {
     pub(crate) fn start() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let (observations, received) = mpsc::channel(1024);
         let (requests, asked) = mpsc::channel(16);
         let (told, entries) = std_mpsc::channel();
@@ -109,9 +107,9 @@ impl Host {
         while commits.len() < many {
             let left = deadline.saturating_duration_since(Instant::now());
             let entry = self.entries.recv_timeout(left);
-            commits.push(Commit::from(entry.unwrap_or_else(|_| {
-                panic!("{} of {many} transactions", commits.len())
-            })));
+            commits.push(Commit::from(
+                entry.unwrap_or_else(|_| panic!("{} of {many} transactions", commits.len())),
+            ));
         }
         commits
     }
@@ -146,12 +144,7 @@ impl Host {
 
 impl From<Entry> for Commit {
     fn from(entry: Entry) -> Self {
-        Self {
-            at: entry.committed_us,
-            id: entry.id,
-            took: Duration::from_micros(entry.took_us),
-            is_revoking: entry.is_revoking,
-        }
+        Self { at: entry.committed_us, id: entry.id, took: Duration::from_micros(entry.took_us) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! `cargo bench --bench machine -- PART… [--quick]` as root. Figures go to `target/bench/PART.json`.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
+mod effort;
 mod figures;
 mod host;
 mod loads;
@@ -18,6 +19,7 @@ mod traffic;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use effort::Effort;
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,11 +54,12 @@ struct Arguments {
 fn main() {
     let arguments = Arguments::parse();
     machine::open_many_files();
+    let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
     for part in arguments.parts {
         let sheet = match part {
-            Part::Program => program::measure(arguments.quick),
-            Part::Scale => scale::measure(arguments.quick),
-            Part::Traffic => traffic::measure(arguments.quick),
+            Part::Program => program::measure(effort),
+            Part::Scale => scale::measure(effort),
+            Part::Traffic => traffic::measure(effort),
             Part::Report => {
                 report::print(&arguments.out);
                 continue;

@@ -12,6 +12,7 @@ use seawall::metadata::WorkloadId;
 use seawall::nft::Transaction;
 use seawall::reconcile::{Applied, Kernel, Target, Wanted};
 
+use crate::effort::Effort;
 use crate::figures::{Figure, Samples, Sheet};
 use crate::loads::{Bare, bytes, removal, ruleset, script};
 use crate::spaces::{Hub, Space};
@@ -22,24 +23,18 @@ pub(crate) const NFT: &str = "nft -f";
 /// What the first policy of an ordinary container holds.
 pub(crate) const ORDINARY: usize = 50;
 
-pub(crate) fn measure(is_quick: bool) -> Sheet {
+pub(crate) fn measure(effort: Effort) -> Sheet {
     let hub = Hub::new("p");
     let space = hub.space(0, &["10.9.0.2".parse().unwrap(), "fd09::2".parse().unwrap()]);
     hub.connect(0..1);
     let cell = Cell { space, kernel: Kernel::start().unwrap() };
-    let sizes: &[usize] = &[10, ORDINARY, 100, 1_000, 10_000];
     let mut figures = Vec::new();
-    for size in sizes {
-        let rounds = match (*size, is_quick) {
-            (10_000, true) => 7,
-            (_, true) => 21,
-            (10_000, false) => 31,
-            (_, false) => 201,
-        };
+    for size in effort.tuples {
+        let rounds = if *size < 10_000 { effort.many } else { effort.few };
         eprintln!("program: {size} tuples");
         figures.extend(cell.figures(*size, rounds));
     }
-    Sheet::new("program", is_quick, figures)
+    Sheet::new("program", effort.is_quick, figures)
 }
 
 struct Cell {

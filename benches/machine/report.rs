@@ -11,8 +11,7 @@ use crate::targets;
 
 /// Parts in the order they are printed.
 const PARTS: [&str; 5] = ["stages", "program", "scale", "traffic", "docker"];
-const STAGES: [&str; 6] =
-    ["resolve", "generate", "compile", "diff", "desire", "decide again"];
+const STAGES: [&str; 6] = ["resolve", "generate", "compile", "diff", "desire", "decide again"];
 
 pub(crate) fn print(folder: &Path) {
     let is_quick = PARTS.iter().filter_map(|part| read(folder, part)).any(|sheet| sheet.is_quick);

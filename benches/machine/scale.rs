@@ -16,6 +16,7 @@ use seawall::nft::netns::Entrance;
 use seawall::nft::{Claim, Netns, Transaction, plan, plan_as};
 use seawall::reconcile::{Desired, desire};
 
+use crate::effort::Effort;
 use crate::figures::{Figure, Samples, Sheet};
 use crate::host::{Commit, Host, Moment};
 use crate::loads::{Bare, bytes, removal, script};
@@ -24,46 +25,44 @@ use crate::program::{FLOOR, NFT};
 use crate::spaces::{Hub, Space, fed};
 use crate::synthetic;
 
-/// How many are started and stopped in the storm.
-const STORM: usize = 200;
 /// How many namespaces the nft command is measured in; its time is told for all.
 const SAMPLED: usize = 20;
 /// The database of the first application: four others and the store know its addresses.
 const DATABASE: usize = 4;
 
-pub(crate) fn measure(is_quick: bool) -> Sheet {
-    let sizes: &[usize] = &[10, 100, 1_000];
-    let figures = sizes.iter().flat_map(|size| {
+pub(crate) fn measure(effort: Effort) -> Sheet {
+    let figures = effort.fleets.iter().flat_map(|size| {
         eprintln!("scale: {size} network namespaces");
-        Fleet::new(*size).figures(is_quick)
+        Fleet::new(*size, effort.storm.min(*size)).figures(effort)
     });
     let figures = figures.collect();
-    Sheet::new("scale", is_quick, figures)
+    Sheet::new("scale", effort.is_quick, figures)
 }
 
 /// Namespaces, and who lives there.
-pub(crate) struct Fleet {
+struct Fleet {
     size: usize,
+    /// How many more there are that are started later.
+    storm: usize,
     spaces: Vec<Space>,
     _hub: Hub,
 }
 
 impl Fleet {
-    pub(crate) fn new(size: usize) -> Self {
+    fn new(size: usize, storm: usize) -> Self {
         let hub = Hub::new(&format!("s{size}"));
-        let all = size + storm_of(size);
+        let all = size + storm;
         let spaces = (0..all).map(|number| {
             let addresses: Vec<IpAddr> = synthetic::workload(number).addresses().collect();
             hub.space(number, &addresses)
         });
         let spaces = spaces.collect();
         hub.connect(0..all);
-        Self { size, spaces, _hub: hub }
+        Self { size, storm, spaces, _hub: hub }
     }
 
-    pub(crate) fn figures(&mut self, is_quick: bool) -> Vec<Figure> {
-        let rounds = if is_quick { 5 } else { 21 };
-        let idle = Duration::from_secs(if is_quick { 10 } else { 60 });
+    fn figures(&self, effort: Effort) -> Vec<Figure> {
+        let (rounds, idle) = (effort.few, effort.idle);
         let of = |what: &str| format!("{what}, {} netns", self.size);
         let (memory, files) = (resident(), open_files());
 
@@ -111,9 +110,7 @@ impl Fleet {
             [("new address, few dependents", DATABASE, few), ("new address, all depend", 0, all)]
         {
             let (bare, nft) = floor.moved(self, number, rounds);
-            figures.push(
-                Figure::times(of(what), &moves.took).beside(FLOOR, bare).beside(NFT, nft),
-            );
+            figures.push(Figure::times(of(what), &moves.took).beside(FLOOR, bare).beside(NFT, nft));
             figures.push(Figure::new(of(&format!("{what}: touched")), "netns", moves.touched));
         }
         figures
@@ -139,7 +136,8 @@ impl Fleet {
         synthetic::moved(self.facts(number), number)
     }
 
-    /// One workload gets other addresses and its own again, by turns: until the last who knows it has them.
+    /// One workload gets other addresses and its own again, by turns: from the word of it until the last who knows it has
+    /// them. Its netns follows later: what is read there meanwhile is not measured.
     fn moves(&self, host: &Host, number: usize, rounds: usize) -> Moves {
         host.settle();
         host.made();
@@ -149,36 +147,27 @@ impl Fleet {
                 0 => (self.facts(number), self.moved(number)),
                 _ => (self.moved(number), self.facts(number)),
             };
-            let mut commands = String::new();
-            for (word, of) in [("del", &from), ("add", &to)] {
-                for address in of.addresses() {
-                    commands += &match address {
-                        IpAddr::V4(address) => format!("addr {word} {address}/16 dev eth0\n"),
-                        IpAddr::V6(address) if word == "add" => {
-                            format!("addr add {address}/64 dev eth0 nodad\n")
-                        }
-                        IpAddr::V6(address) => format!("addr del {address}/64 dev eth0\n"),
-                    };
-                }
-            }
-            let inside = commands.clone();
-            self.spaces[number].inside(move || fed(Command::new("ip").args(["-batch", "-"]), &inside));
+            let commands = readdressed(&from, &to);
             let began = Moment::now();
             host.tell(Observation::Upsert(Box::new(to)));
             host.settle();
-            // What is told of a transaction may come after the answer.
-            std::thread::sleep(Duration::from_millis(150));
-            host.settle();
+            // What is told of a transaction comes after the answer.
+            std::thread::sleep(Duration::from_millis(50));
             let made = host.made();
             took.push(began.until(last(&made)));
             touched.push(made.len() as f64);
+            let space = &self.spaces[number];
+            space.inside(move || fed(Command::new("ip").args(["-batch", "-"]), &commands));
+            std::thread::sleep(Duration::from_millis(150));
+            host.settle();
+            host.made();
         }
         Moves { took, touched: Samples::new(touched) }
     }
 
     /// Starts all at once, and then ends them all at once.
     fn storm(&self, host: &Host) -> Vec<Figure> {
-        let many = storm_of(self.size);
+        let many = self.storm;
         let of = |what: &str| format!("{what} {many} at once, {} netns", self.size);
         let facts: Vec<Workload> =
             (self.size..self.size + many).map(|number| self.facts(number)).collect();
@@ -325,7 +314,9 @@ impl Floor {
             spread(batches, |(number, batch)| sockets[number].send(batch))
         });
         let bare = Samples::of_durations(&bare.collect::<Vec<_>>());
-        touched.iter().for_each(|(number, transaction)| sockets[number].send(&removal(transaction)));
+        touched
+            .iter()
+            .for_each(|(number, transaction)| sockets[number].send(&removal(transaction)));
         let sampled: Vec<Duration> = ways[0]
             .iter()
             .take(SAMPLED)
@@ -356,6 +347,18 @@ impl Floor {
             .collect();
         parallel(fleet, &removals, |_, batch| Bare::open().send(batch));
     }
+}
+
+/// What takes a workload's addresses from its link and gives it others.
+fn readdressed(from: &Workload, to: &Workload) -> String {
+    let command = |word: &str, address: IpAddr| match address {
+        IpAddr::V4(address) => format!("addr {word} {address}/16 dev eth0\n"),
+        IpAddr::V6(address) if word == "add" => format!("addr add {address}/64 dev eth0 nodad\n"),
+        IpAddr::V6(address) => format!("addr {word} {address}/64 dev eth0\n"),
+    };
+    let added = to.addresses().map(|address| command("add", address));
+    let removed = from.addresses().map(|address| command("del", address));
+    added.chain(removed).collect()
 }
 
 /// The middle of what was sampled, for so many.
@@ -399,11 +402,6 @@ fn loaded(space: &Space, script: String) -> Duration {
 
 fn loaded_here(script: &str) {
     fed(Command::new("nft").args(["-f", "-"]), script);
-}
-
-/// How many are started at once beside so many.
-fn storm_of(size: usize) -> usize {
-    STORM.min(size)
 }
 
 fn timed(run: impl FnOnce()) -> Duration {

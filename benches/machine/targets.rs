@@ -28,23 +28,58 @@ pub(crate) fn all(sheets: &[Sheet]) -> Vec<Target> {
         .map(|stage| p50(find("stages", &format!("{stage}: exponent of growth"))));
     let worst = exponents.into_iter().flatten().reduce(f64::max);
     vec![
-        below("first policy of 50 tuples: within 3 × the bare socket", ratio(first, FLOOR), 3.0, "×"),
-        above("the same: 20 × faster than nft -f", ratio(first, NFT).map(|one| 1.0 / one), 20.0, "×"),
-        below("containerd's event → committed, p99", p99(find("docker", "event to commit")), 5.0, "ms"),
-        below("new address seen by 1,000: under 30 ms", p50(scale("new address, all depend")), 30.0, "ms"),
+        below(
+            "first policy of 50 tuples: within 3 × the bare socket",
+            ratio(first, FLOOR),
+            3.0,
+            "×",
+        ),
+        above(
+            "the same: 20 × faster than nft -f",
+            ratio(first, NFT).map(|one| 1.0 / one),
+            20.0,
+            "×",
+        ),
+        below(
+            "containerd's event → committed, p99",
+            p99(find("docker", "event to commit")),
+            5.0,
+            "ms",
+        ),
+        below(
+            "new address seen by 1,000: under 30 ms",
+            p50(scale("new address, all depend")),
+            30.0,
+            "ms",
+        ),
         below(
             "new address seen by few of 1,000: under 30 ms",
             p50(scale("new address, few dependents")),
             30.0,
             "ms",
         ),
-        below("1,000 netns cold: under 1 s", p50(scale("cold start to all enforced")), 1000.0, "ms"),
+        below(
+            "1,000 netns cold: under 1 s",
+            p50(scale("cold start to all enforced")),
+            1000.0,
+            "ms",
+        ),
         below("audit of 1,000 netns: under 1 s", p50(scale("audit of all")), 1000.0, "ms"),
         below("memory at 1,000 netns: under 64 MiB", p50(scale("memory")), 64.0, "MiB"),
         below("idle processor time at 1,000 netns", p50(scale("idle processor time")), 0.2, "%"),
-        above("TCP at 100,000 tuples: within 5 % of 10", ratio(bulk(most), "seawall, 10 tuples"), 0.95, "×"),
+        above(
+            "TCP at 100,000 tuples: within 5 % of 10",
+            ratio(bulk(most), "seawall, 10 tuples"),
+            0.95,
+            "×",
+        ),
         above("UDP round trips, the same", ratio(trips(most), "seawall, 10 tuples"), 0.95, "×"),
-        above("TCP at 100,000 tuples: within 2 % of established", ratio(bulk(most), "established accept"), 0.98, "×"),
+        above(
+            "TCP at 100,000 tuples: within 2 % of established",
+            ratio(bulk(most), "established accept"),
+            0.98,
+            "×",
+        ),
         above("UDP round trips, the same", ratio(trips(most), "established accept"), 0.98, "×"),
         above(
             "UDP round trips: 10 × those of a linear chain of 10,000",
@@ -52,7 +87,12 @@ pub(crate) fn all(sheets: &[Sheet]) -> Vec<Target> {
             10.0,
             "×",
         ),
-        below("compile of 10,000 workloads: under 1 s", p50(find("stages", "compile, 10000 workloads")), 1000.0, "ms"),
+        below(
+            "compile of 10,000 workloads: under 1 s",
+            p50(find("stages", "compile, 10000 workloads")),
+            1000.0,
+            "ms",
+        ),
         below("growth of the pure stages: near linear, exponent", worst, 1.15, ""),
     ]
 }

@@ -15,6 +15,7 @@ use seawall::config::Ownership;
 use seawall::metadata::WorkloadId;
 use seawall::reconcile::{Kernel, Target, Wanted};
 
+use crate::effort::Effort;
 use crate::figures::{Figure, Samples, Sheet};
 use crate::loads::{peer, ruleset};
 use crate::spaces::{Hub, Space, fed};
@@ -57,17 +58,16 @@ enum Rules {
 }
 
 impl Rules {
-    const ALL: [Self; 9] = [
-        Self::Established,
-        Self::None,
-        Self::Tracked,
-        Self::Seawall(10),
-        Self::Seawall(1_000),
-        Self::Seawall(100_000),
-        Self::Unguarded(100_000),
-        Self::Linear(1_000),
-        Self::Linear(10_000),
-    ];
+    /// Those that are measured, with at most so many tuples and linear rules; the first three are always there.
+    fn all((tuples, rules): (usize, usize)) -> Vec<Self> {
+        let mut all = vec![Self::Established, Self::None, Self::Tracked];
+        all.extend(
+            [10, 1_000, 100_000].into_iter().filter(|one| *one <= tuples).map(Self::Seawall),
+        );
+        all.push(Self::Unguarded(tuples));
+        all.extend([10, 1_000, 10_000].into_iter().filter(|one| *one <= rules).map(Self::Linear));
+        all
+    }
 
     pub(crate) fn name(self) -> String {
         match self {
@@ -96,26 +96,21 @@ const MEASURES: [(&str, &str, Measure); 4] = [
     ("TCP connections", "1/s", connections),
 ];
 
-pub(crate) fn measure(is_quick: bool) -> Sheet {
+pub(crate) fn measure(effort: Effort) -> Sheet {
     let hub = Hub::new("t");
     let space = hub.space(0, &[OWN.into()]);
     hub.connect(0..1);
-    let (rounds, time) = match is_quick {
-        true => (3, Duration::from_millis(60)),
-        false => (15, Duration::from_millis(150)),
-    };
+    let (rounds, time) = effort.traffic;
+    let all = Rules::all(effort.most);
     let outside = format!("addr add {OTHER}/16 dev v0\nlink set lo up\n");
     fed(Command::new("ip").args(["-n", hub.name(), "-batch", "-"]), &outside);
     serve(&hub);
-    let bed = Bed {
-        space,
-        kernel: Kernel::start().unwrap().with_ownership(Ownership::Off),
-    };
-    let mut rates = vec![[const { Vec::new() }; 4]; Rules::ALL.len()];
+    let bed = Bed { space, kernel: Kernel::start().unwrap().with_ownership(Ownership::Off) };
+    let mut rates = vec![[const { Vec::new() }; 4]; all.len()];
     for round in 0..rounds {
-        for turn in 0..Rules::ALL.len() {
-            let which = (turn + round) % Rules::ALL.len();
-            let held = bed.put(Rules::ALL[which]);
+        for turn in 0..all.len() {
+            let which = (turn + round) % all.len();
+            let held = bed.put(all[which]);
             for (kept, (_, _, measure)) in rates[which].iter_mut().zip(MEASURES) {
                 kept.push(measure(&bed.space, time));
             }
@@ -123,20 +118,21 @@ pub(crate) fn measure(is_quick: bool) -> Sheet {
         }
         eprintln!("traffic: round {} of {rounds}", round + 1);
     }
-    Sheet::new("traffic", is_quick, figures(&rates))
+    Sheet::new("traffic", effort.is_quick, figures(&all, &rates))
 }
 
-fn figures(rates: &[[Vec<Rate>; 4]]) -> Vec<Figure> {
-    let of = |rules: Rules| &rates[Rules::ALL.iter().position(|one| *one == rules).unwrap()];
+fn figures(all: &[Rules], rates: &[[Vec<Rate>; 4]]) -> Vec<Figure> {
+    let of = |rules: Rules| Some(&rates[all.iter().position(|one| *one == rules)?]);
     let mut figures = Vec::new();
     for (at, (what, unit, _)) in MEASURES.into_iter().enumerate() {
-        for rules in Rules::ALL {
-            let own = &of(rules)[at];
+        for (rules, own) in all.iter().zip(rates) {
+            let own = &own[at];
             let walls = |rates: &[Rate]| Samples::new(rates.iter().map(|one| one.wall).collect());
             let mut figure = Figure::new(format!("{what}: {}", rules.name()), unit, walls(own));
-            let beside = [Rules::None, Rules::Established, Rules::Seawall(10), Rules::Linear(10_000)];
-            for other in beside.into_iter().filter(|other| *other != rules) {
-                let theirs = &of(other)[at];
+            let beside =
+                [Rules::None, Rules::Established, Rules::Seawall(10), Rules::Linear(10_000)];
+            for other in beside.into_iter().filter(|other| other != rules) {
+                let Some(theirs) = of(other).map(|theirs| &theirs[at]) else { continue };
                 let by = |value: fn(&Rate) -> f64| {
                     let each = own.iter().zip(theirs).map(|(own, other)| value(own) / value(other));
                     Samples::new(each.collect()).p50
@@ -209,12 +205,15 @@ impl Bed {
 
 /// A chain of one rule for each tuple, that of what is used last.
 fn linear(many: usize) -> String {
-    let mut text = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n".to_owned();
+    let mut text =
+        "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n".to_owned();
     for number in 0..many.saturating_sub(2) {
-        text += &format!("-A OUTPUT -d {}/32 -p tcp -m tcp --dport 443 -j ACCEPT\n", peer(number, 0));
+        text +=
+            &format!("-A OUTPUT -d {}/32 -p tcp -m tcp --dport 443 -j ACCEPT\n", peer(number, 0));
     }
     for proto in ["tcp", "udp"] {
-        text += &format!("-A OUTPUT -d {OTHER}/32 -p {proto} -m {proto} --dport {PORT} -j ACCEPT\n");
+        text +=
+            &format!("-A OUTPUT -d {OTHER}/32 -p {proto} -m {proto} --dport {PORT} -j ACCEPT\n");
     }
     text + "COMMIT\n"
 }

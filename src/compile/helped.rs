@@ -341,8 +341,7 @@ impl Ruleset {
             _ => false,
         };
         for chain in self.chains.values_mut() {
-            Arc::make_mut(&mut chain.rules)
-                .retain(|rule| !rule.statements.iter().any(is_helped));
+            Arc::make_mut(&mut chain.rules).retain(|rule| !rule.statements.iter().any(is_helped));
         }
         self.sets.retain(|name, _| HelperRole::of(name).is_none());
         self.helpers.clear();

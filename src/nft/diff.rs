@@ -276,7 +276,8 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
         of(from).all(|(role, set)| {
             let others: Vec<&Set> =
                 of(to).filter(|(other, _)| *other == role).map(|(_, other)| other).collect();
-            let holds = |other: &&&Set, element, comment| other.elements.get(element) == Some(comment);
+            let holds =
+                |other: &&&Set, element, comment| other.elements.get(element) == Some(comment);
             others.iter().any(|other| other.elements == set.elements)
                 || set.elements.iter().all(|(element, comment)| {
                     others.iter().any(|other| holds(&other, element, comment))

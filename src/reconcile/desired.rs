@@ -92,9 +92,7 @@ impl Decider {
         };
         let resolutions: BTreeMap<WorkloadId, Resolution> = inventory
             .iter()
-            .map(|one| {
-                (one.id.clone(), resolution(one).unwrap_or_else(|| resolve_one(one, rules)))
-            })
+            .map(|one| (one.id.clone(), resolution(one).unwrap_or_else(|| resolve_one(one, rules))))
             .collect();
         let settings = &rules.options.settings;
         let policies =

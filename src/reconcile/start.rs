@@ -137,10 +137,8 @@ mod tests {
     ) -> bool {
         let last = LastTry { error: error.map(str::to_owned), ..LastTry::default() };
         let mut state = NetnsState::default();
-        let wanting = |table: Option<Ruleset>| Wanted {
-            table: table.map(Arc::new),
-            ..Wanted::default()
-        };
+        let wanting =
+            |table: Option<Ruleset>| Wanted { table: table.map(Arc::new), ..Wanted::default() };
         (state.reached, state.wanted, state.last) = (reached.map(wanting), wanting(wanted), last);
         state.differs_about(&BTreeSet::from(["10.0.0.7".parse().unwrap()]))
     }

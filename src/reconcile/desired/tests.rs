@@ -171,7 +171,6 @@ fn what_a_change_does_not_touch_is_the_very_same() {
     let before = decider.decide(&inventory, &rules);
     apply(&mut inventory, &(2, Some(one(1, 9))));
     let after = decider.decide(&inventory, &rules);
-    let is_kept =
-        |number| Arc::ptr_eq(&before.rulesets[&id(number)], &after.rulesets[&id(number)]);
+    let is_kept = |number| Arc::ptr_eq(&before.rulesets[&id(number)], &after.rulesets[&id(number)]);
     assert_eq!([0, 1, 2].map(is_kept), [true, true, false]);
 }
