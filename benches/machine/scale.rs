@@ -358,7 +358,7 @@ fn readdressed(from: &Workload, to: &Workload) -> String {
     };
     let added = to.addresses().map(|address| command("add", address));
     let removed = from.addresses().map(|address| command("del", address));
-    added.chain(removed).collect()
+    removed.chain(added).collect()
 }
 
 /// The middle of what was sampled, for so many.

@@ -76,8 +76,6 @@ pub struct Known {
     pub guard_table: Option<TableState>,
     /// The generation of the netns' nftables configuration, if it is known: who owns the tables needs none.
     pub generation_id: Option<u32>,
-    /// Its links with their addresses. A change of theirs is told, and makes all of this doubtful.
-    pub links: Vec<Link>,
 }
 
 impl Known {
@@ -176,13 +174,9 @@ impl Kernel {
         // A process can move to another netns.
         let kept = target.socket.take().filter(|socket| socket.inode == inode);
         let mut known = target.known.take().filter(|known| known.inode == inode && kept.is_some());
-        let (socket, mut links) = match (kept, &mut known) {
-            // What the runtime attaches before the start is not waited for to be told.
-            (Some(socket), Some(known)) if !target.is_fresh => {
-                (socket, std::mem::take(&mut known.links))
-            }
-            (Some(socket), _) => (socket, self.entrance.links(&netns)?),
-            (None, _) => {
+        let (socket, links) = match kept {
+            Some(socket) => (socket, self.entrance.links(&netns)?),
+            None => {
                 let Opened { table, links } = self.entrance.open(&netns)?;
                 (Socket { inode, table, seats: Seats::default() }, links)
             }
@@ -250,19 +244,13 @@ impl Kernel {
             match table.commit(&transaction, planned_for) {
                 Ok(()) => {
                     let state = |claim: Claim| claim.state(table.port_id());
-                    let links_of = |terms| match wanted {
-                        Some(_) => guarded(terms, &links),
-                        None => Vec::new(),
-                    };
-                    let guarded = links_of(&target.wanted.guard);
                     let known = match before {
                         // The same as what was read, and shared with what is wanted.
                         Some(before) if is_done => {
-                            Known { ruleset: transaction.target.clone(), links, ..before }
+                            Known { ruleset: transaction.target.clone(), ..before }
                         }
                         _ => Known {
                             inode,
-                            links,
                             table: wanted.map(|_| state(claimed)),
                             guard_table: guard.as_ref().map(|_| state(guard_claimed)),
                             ruleset: transaction.target.clone(),
@@ -271,7 +259,11 @@ impl Kernel {
                         },
                     };
                     let (took, committed) = (began.elapsed(), SystemTime::now());
-                    let unseated = self.seat(process, &guarded, seats)?;
+                    let links = match wanted {
+                        Some(_) => guarded(&target.wanted.guard, &links),
+                        None => Vec::new(),
+                    };
+                    let unseated = self.seat(process, &links, seats)?;
                     return Ok(Applied {
                         transaction,
                         known,
@@ -299,9 +291,7 @@ impl Kernel {
                         target.wanted.table.as_deref().cloned().map(Ruleset::without_helpers);
                 }
                 // A link may have gone, and its chain with it.
-                Err(ApplyError::Refused { .. }) if is_remembered => {
-                    links = self.entrance.links(&Netns::of(process)?)?;
-                }
+                Err(ApplyError::Refused { .. }) if is_remembered => {}
                 // The policy is not left out because there can be no guard.
                 Err(ApplyError::Refused {
                     family: Some(TableFamily::Netdev),
@@ -390,8 +380,7 @@ fn read(table: &mut KernelTable, inode: u64) -> Result<Option<Known>, ApplyError
     match table.dump() {
         Ok(Dump { ruleset, table, guard, guard_table, generation_id, .. }) => {
             let generation_id = Some(generation_id);
-            let links = Vec::new();
-            Ok(Some(Known { inode, ruleset, table, guard, guard_table, generation_id, links }))
+            Ok(Some(Known { inode, ruleset, table, guard, guard_table, generation_id }))
         }
         Err(ApplyError::Stale) => Ok(None),
         Err(error) => Err(error),
