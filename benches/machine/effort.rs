@@ -40,8 +40,9 @@ impl Effort {
     pub(crate) const QUICK: Self = Self {
         is_quick: true,
         many: 21,
-        few: 5,
-        idle: Duration::from_secs(10),
+        few: 3,
+        fleets: &[10, 1_000],
+        idle: Duration::from_secs(5),
         traffic: (3, Duration::from_millis(60)),
         ..Self::FULL
     };

@@ -77,7 +77,7 @@ impl Fleet {
             // Nothing is left over from the start when the last watcher has looked.
             self.settled(&host, began),
         ];
-        std::thread::sleep(Duration::from_secs(1));
+        rest();
         figures.push(Figure::one(of("memory"), "MiB", (resident() - memory) / 1024.0));
         figures.push(Figure::one(of("memory, harness included"), "MiB", resident() / 1024.0));
         figures.push(Figure::one(of("open files"), "", (open_files() - files) as f64));
@@ -346,6 +346,18 @@ impl Floor {
             .map(|(number, transaction)| (*number, removal(transaction)))
             .collect();
         parallel(fleet, &removals, |_, batch| Bare::open().send(batch));
+    }
+}
+
+/// Waits until this process does next to nothing: what was begun beside the loop is done as well.
+fn rest() {
+    const LOOK: Duration = Duration::from_millis(500);
+    for _ in 0..40 {
+        let used = processor_time();
+        std::thread::sleep(LOOK);
+        if processor_time() - used < LOOK.as_secs_f64() / 100.0 {
+            return;
+        }
     }
 }
 
