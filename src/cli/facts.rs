@@ -25,7 +25,7 @@ use crate::runtime::docker::CONFIG;
 /// Docker's socket where neither `DOCKER_HOST` nor the configuration names one.
 pub(super) const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 /// containerd's socket where the configuration names none.
-const CONTAINERD: &str = "/run/containerd/containerd.sock";
+pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 /// Which facts, and of which workloads.
 #[derive(Args, Debug)]

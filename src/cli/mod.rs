@@ -8,6 +8,7 @@ mod choose;
 mod clear;
 mod denials;
 mod diff;
+mod doctor;
 mod events;
 mod explain;
 mod facts;
@@ -130,6 +131,8 @@ enum Command {
     SuggestGroup(suggest::SuggestArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
+    /// Say what this host lacks of what seawall needs, what that costs, and how to mend it
+    Doctor(doctor::DoctorArgs),
     /// Make containers wait for their policy: the OCI runtime wrapper
     #[command(subcommand)]
     Runtime(runtime::RuntimeCommand),
@@ -143,6 +146,9 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Hold a network namespace to try the kernel in, until standard input ends (called by doctor)
+    #[command(hide = true, name = doctor::trial::HOLDER)]
+    ScratchNetns,
     /// Have the running daemon read its configuration again
     Reload,
     /// Print a completion script for a shell
@@ -207,6 +213,10 @@ pub fn main() -> ExitCode {
         let place = Place { runtime, config, socket, state_dir, former_default: None };
         return Wrapper::new(place, arguments).run();
     }
+    // Only this thread is to leave the network namespace, so it must be the only one.
+    if let Command::ScratchNetns = cli.command {
+        return doctor::trial::hold();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -257,8 +267,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::SuggestGroup(args) => suggest::suggest(&global, &args).await,
         Command::Clear => clear::clear(&global).await,
         Command::Runtime(command) => runtime::runtime(&global, &command).await,
-        // Taken before: it becomes another program, and needs nothing of what was set up since.
-        Command::OciRuntime { .. } => Ok(Exit::Done),
+        // Taken before: they need nothing of what was set up since.
+        Command::OciRuntime { .. } | Command::ScratchNetns => Ok(Exit::Done),
+        Command::Doctor(args) => doctor::doctor(&global, &args).await,
         Command::Reload => {
             crate::api::Client::new(&global.socket).reload().await?;
             println!(

@@ -2,7 +2,7 @@
 
 mod install;
 mod reload;
-mod status;
+pub(super) mod status;
 mod uninstall;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ use super::{CommandError, Exit, Global, facts};
 use crate::config::Loaded;
 use crate::metadata::docker::DockerSource;
 use crate::runtime::{containerd, docker, podman};
+
+/// The name engines know the wrapper by, unless told otherwise.
+const NAME: &str = "seawall";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RuntimeCommand {
@@ -47,7 +50,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "FILE", default_value = podman::CONFIG)]
     podman_config: PathBuf,
     /// The name the engine knows the wrapper by.
-    #[arg(long, default_value = "seawall", value_parser = name)]
+    #[arg(long, default_value = NAME, value_parser = name)]
     name: String,
 }
 
@@ -63,6 +66,22 @@ enum Engine {
 }
 
 impl EngineArgs {
+    /// Docker, with this configuration file.
+    pub(super) fn docker(config: &Path) -> Self {
+        Self {
+            engine: Engine::Docker,
+            docker_config: config.to_path_buf(),
+            containerd_config: containerd::CONFIG.into(),
+            podman_config: podman::CONFIG.into(),
+            name: NAME.to_owned(),
+        }
+    }
+
+    /// containerd's own containers, with the configuration file it has unless told otherwise.
+    pub(super) fn containerd() -> Self {
+        Self { engine: Engine::Containerd, ..Self::docker(docker::CONFIG.as_ref()) }
+    }
+
     /// The engine's file.
     fn file(&self) -> &Path {
         match self.engine {
