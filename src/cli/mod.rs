@@ -270,13 +270,16 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         // Taken before: they need nothing of what was set up since.
         Command::OciRuntime { .. } | Command::ScratchNetns => Ok(Exit::Done),
         Command::Doctor(args) => doctor::doctor(&global, &args).await,
-        Command::Reload => {
-            crate::api::Client::new(&global.socket).reload().await?;
-            println!(
-                "asked the daemon to read its configuration again; `seawall status` tells whether it took it"
-            );
-            Ok(Exit::Done)
-        }
+        Command::Reload => match crate::api::Client::new(&global.socket).reload().await {
+            Err(ClientError::Refused(why)) => Err(CommandError::Usage(anyhow::anyhow!(
+                "the daemon refused the configuration; the last good one stays in force:\n{why}"
+            ))),
+            answer => {
+                answer?;
+                output::print("the daemon has read its configuration, and obeys it");
+                Ok(Exit::Done)
+            }
+        },
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "seawall", &mut std::io::stdout());
             Ok(Exit::Done)

@@ -102,6 +102,8 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     let keeper = Keeper {
         config: global.config.clone(),
         state_dir: global.state_dir.clone(),
+        started_with: loaded.config.clone(),
+        had_file: global.config.exists(),
         requests: requests.clone(),
         queries: queries.clone(),
     };

@@ -272,5 +272,4 @@ fn files(facts: &Facts, report: &StatusReport) -> Check {
 }
 
 #[cfg(test)]
-#[path = "daemon_tests.rs"]
 mod tests;

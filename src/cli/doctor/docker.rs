@@ -189,11 +189,11 @@ fn docker(facts: &Facts) -> Check {
 /// What a setting of dockerd's is: on its command line, else in its file.
 fn setting(facts: &Facts, name: &str) -> Option<bool> {
     let flag = format!("--{name}");
-    let said = facts.arguments.iter().flatten().filter_map(|word| {
+    let mut said = facts.arguments.iter().flatten().filter_map(|word| {
         let value = word.strip_prefix(&flag)?;
         Some(value.is_empty() || value == "=true" || value == "=1")
     });
-    said.last().or_else(|| facts.settings.as_ref().ok()?.get(name)?.as_bool())
+    said.next_back().or_else(|| facts.settings.as_ref().ok()?.get(name)?.as_bool())
 }
 
 fn settings(facts: &Facts) -> Check {
@@ -343,5 +343,4 @@ fn containers(facts: &Facts) -> Check {
 }
 
 #[cfg(test)]
-#[path = "docker_tests.rs"]
 mod tests;

@@ -142,8 +142,8 @@ fn nftables(facts: &Facts) -> Check {
 
 /// The value of `KEY=VALUE`, without quotes; the last one counts.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-    let found = lines.filter(|(name, _)| name.trim() == key).last()?;
+    let mut lines = text.lines().filter_map(|line| line.trim().split_once('='));
+    let found = lines.rfind(|(name, _)| name.trim() == key)?;
     Some(found.1.trim().trim_matches('"'))
 }
 
@@ -254,5 +254,4 @@ fn networks(facts: &Facts) -> Check {
 }
 
 #[cfg(test)]
-#[path = "neighbours_tests.rs"]
 mod tests;
