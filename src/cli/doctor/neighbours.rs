@@ -131,10 +131,11 @@ fn nftables(facts: &Facts) -> Check {
         (Some(path), true) => Check::warning(
             ID,
             format!("nftables.service is enabled, and {path} has `flush ruleset`"),
-            "starting or reloading it takes away Docker's rules on the host: published ports and the way out end until \
+            "starting or reloading it takes away the rules Docker made on the host: published ports and the way out end until \
              Docker is restarted; seawall's tables stay",
             format!(
-                "in {path} put `destroy table inet filter` (your own tables) in place of `flush ruleset`"
+                "in {path}, in place of `flush ruleset`, delete your own tables only: `table inet filter`, then \
+                 `delete table inet filter`"
             ),
         ),
     }
