@@ -7,6 +7,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::{DockerHost, Engine, Seawall, until};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const ENFORCE: &str = "mode = \"enforce\"\nunknown = \"deny\"";
@@ -43,7 +44,7 @@ fn with_wrapper_and_daemon_the_promises_hold_and_each_loss_is_told() {
 
     // Without the wrapper one promise does not hold, and nothing else is wrong.
     let (checks, code) = doctor(&seawall);
-    let wrapper = ["runtime.wrapper", "runtime.engine", "runtime.containers"];
+    let wrapper = ["runtime.wrapper", "runtime.engine", "runtime.containers", "daemon.waited"];
     assert_eq!((which(&checks, "missing"), code), (wrapper.to_vec(), Some(1)), "{checks:#?}");
     assert!(which(&checks, "unknown").is_empty() && which(&checks, "skipped").is_empty());
     assert!(found(&checks, "docker.reachable").contains("docker.sock (docker.host)"));
@@ -56,9 +57,12 @@ fn with_wrapper_and_daemon_the_promises_hold_and_each_loss_is_told() {
     // With it, but for a container that was there before.
     seawall.install_runtime(&host);
     let (checks, _) = doctor(&seawall);
-    assert_eq!(which(&checks, "missing"), ["runtime.containers"]);
-    assert!(found(&checks, "runtime.containers").contains("older"));
+    assert_eq!(which(&checks, "missing"), ["runtime.containers", "daemon.waited"]);
+    for id in ["runtime.containers", "daemon.waited"] {
+        assert!(found(&checks, id).contains("older"), "{checks:#?}");
+    }
     drop(older);
+    until("it is forgotten", LIMIT, || seawall.workload("older").is_none());
     let newer = host.guest(&["--name", "newer", "busybox:1", "sleep", "600"]);
     seawall.await_programmed(&newer.id);
     let (checks, code) = doctor(&seawall);
@@ -90,8 +94,15 @@ fn with_wrapper_and_daemon_the_promises_hold_and_each_loss_is_told() {
     seawall.stop();
     let (checks, code) = doctor(&seawall);
     assert_eq!((which(&checks, "missing"), code), (vec!["daemon.running"], Some(1)));
-    assert_eq!(which(&checks, "skipped").len(), 7, "{checks:#?}");
+    assert_eq!(which(&checks, "skipped").len(), 8, "{checks:#?}");
     seawall.run();
+
+    // One that hangs is waited for some seconds, and told.
+    seawall.signal(Signal::SIGSTOP);
+    let (checks, code) = doctor(&seawall);
+    seawall.signal(Signal::SIGCONT);
+    assert_eq!((which(&checks, "missing"), code), (vec!["daemon.running"], Some(1)));
+    assert!(found(&checks, "daemon.running").contains("does not answer"));
     host.stop_dockerd();
     until("both sources down", LIMIT, || {
         let status = seawall.json(&["status"]);
@@ -104,21 +115,29 @@ fn with_wrapper_and_daemon_the_promises_hold_and_each_loss_is_told() {
 }
 
 #[test]
-fn how_docker_is_configured_is_told_from_its_own_file() {
+fn every_docker_is_recognised_with_its_configuration() {
     let keys = json!({"userland-proxy": false, "live-restore": true});
-    let host = DockerHost::start_configured(Engine::Bookworm, &keys);
-    let seawall = Seawall::prepare(&host, "");
-    let (checks, _) = doctor(&seawall);
-    assert!(found(&checks, "docker.reachable").contains("live-restore"), "{checks:#?}");
-    assert!(found(&checks, "docker.proxy").contains("is off"), "{checks:#?}");
-    // Another file than the one it reads.
-    let (docker, containerd) = (host.socket(), host.containerd_socket());
-    let config = format!(
-        "[docker]\nhost = \"unix://{}\"\n[containerd]\naddress = \"{}\"\n",
-        docker.display(),
-        containerd.display()
-    );
-    seawall.write("seawall.toml", &config);
-    let (checks, _) = doctor(&seawall);
-    assert!(which(&checks, "warning").contains(&"docker.file"), "{checks:#?}");
+    for (engine, version) in Engine::ALL.into_iter().zip(["Docker 20.", "Docker 26.", "Docker 28."])
+    {
+        let host = DockerHost::start_configured(engine, &keys);
+        let mut seawall = Seawall::start(&host, ENFORCE);
+        let (checks, _) = doctor(&seawall);
+        let docker = found(&checks, "docker.reachable");
+        assert!(docker.contains(version) && docker.contains("(live-restore)"), "{checks:#?}");
+        assert!(found(&checks, "docker.proxy").contains("is off"), "{checks:#?}");
+        assert_eq!(which(&checks, "missing"), ["runtime.wrapper", "runtime.engine"], "{checks:#?}");
+        assert!(which(&checks, "unknown").is_empty(), "{checks:#?}");
+        // Another file than the one it reads.
+        let (docker, containerd) = (host.socket(), host.containerd_socket());
+        let (docker, containerd) = (docker.display(), containerd.display());
+        seawall.stop();
+        seawall.write(
+            "seawall.toml",
+            &format!(
+                "[docker]\nhost = \"unix://{docker}\"\n[containerd]\naddress = \"{containerd}\"\n"
+            ),
+        );
+        let (checks, _) = doctor(&seawall);
+        assert!(which(&checks, "warning").contains(&"docker.file"), "{checks:#?}");
+    }
 }

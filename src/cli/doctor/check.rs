@@ -90,8 +90,21 @@ impl Check {
     }
 }
 
+/// The promises of the security model, from 1 on.
+pub(super) const PROMISES: [&str; 9] = [
+    "no packet before policy",
+    "fail closed",
+    "no stale identity",
+    "no bypass from inside",
+    "tampering",
+    "atomic",
+    "input is hostile",
+    "least privilege",
+    "never lock out the operator",
+];
+
 /// Every check and the question it answers, in the order they are printed.
-pub(super) const ALL: [(&str, &str); 38] = [
+pub(super) const ALL: [(&str, &str); 39] = [
     ("host.permission", "may this call look at everything"),
     ("host.cgroups", "can a process be told to be a container's"),
     ("host.state", "is the state folder there, and nobody else's"),
@@ -123,6 +136,7 @@ pub(super) const ALL: [(&str, &str); 38] = [
     ("daemon.sources", "does it hear Docker and containerd"),
     ("daemon.mode", "is anything denied"),
     ("daemon.coverage", "is every container what its mode says"),
+    ("daemon.waited", "did every container wait for its policy"),
     ("daemon.record", "is what was seen kept and sent"),
     ("daemon.descriptors", "may it open enough files"),
     ("neighbours.nftables", "does nftables.service flush the host's rules"),
@@ -135,4 +149,18 @@ pub(super) const ALL: [(&str, &str); 38] = [
 /// A check's place among all.
 pub(super) fn place(id: &str) -> usize {
     ALL.iter().position(|(known, _)| *known == id).unwrap_or(ALL.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promises_are_called_what_the_security_model_calls_them() {
+        let page = include_str!("../../../docs/SECURITY-MODEL.md");
+        for (number, title) in (1..).zip(PROMISES) {
+            let heading = format!("\n## {number}. {title}\n");
+            assert!(page.to_lowercase().contains(&heading), "{heading}");
+        }
+    }
 }

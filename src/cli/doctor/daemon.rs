@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
+use super::PATIENCE;
 use super::check::Check;
 use crate::api::Client;
 use crate::api::client::ClientError;
@@ -36,11 +37,17 @@ pub(super) enum Refusal {
 }
 
 pub(super) async fn read(socket: &Path) -> Facts {
-    let report = Client::new(socket).status().await.map_err(|error| match error {
-        ClientError::NotRunning(_) => Refusal::NotRunning,
-        ClientError::Permission(_) => Refusal::Forbidden,
-        other => Refusal::Other(Text::new(&other.to_string()).to_string()),
-    });
+    let client = Client::new(socket);
+    let report = match tokio::time::timeout(PATIENCE, client.status()).await {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(ClientError::NotRunning(_))) => Err(Refusal::NotRunning),
+        Ok(Err(ClientError::Permission(_))) => Err(Refusal::Forbidden),
+        Ok(Err(other)) => Err(Refusal::Other(Text::new(&other.to_string()).to_string())),
+        Err(_) => {
+            let socket = socket.display();
+            Err(Refusal::Other(format!("the daemon on {socket} does not answer")))
+        }
+    };
     Facts { socket: socket.to_path_buf(), report, descriptors: descriptors(socket) }
 }
 
@@ -58,12 +65,13 @@ fn limit(limits: &str) -> Option<u64> {
     if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
 }
 
-const ASKED: [&str; 7] = [
+const ASKED: [&str; 8] = [
     "daemon.version",
     "daemon.configuration",
     "daemon.sources",
     "daemon.mode",
     "daemon.coverage",
+    "daemon.waited",
     "daemon.record",
     "daemon.descriptors",
 ];
@@ -106,6 +114,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
         sources(report),
         mode(report),
         coverage(report),
+        waited(report),
         record(report),
         files(facts, report),
     ]
@@ -235,6 +244,27 @@ fn some_of(list: &[String]) -> String {
         None | Some(0) => shown,
         Some(more) => format!("{shown}; and {more} more"),
     }
+}
+
+/// Whether the first instruction of what runs now met its policy.
+fn waited(report: &StatusReport) -> Check {
+    const ID: &str = "daemon.waited";
+    let running = report.workloads.iter().filter(|one| one.pid.is_some() && one.mode != "off");
+    let (late, others): (Vec<_>, Vec<_>) = running.partition(|one| one.has_waited == Some(false));
+    if late.is_empty() {
+        let waited = others.iter().filter(|one| one.has_waited == Some(true)).count();
+        let earlier = others.len() - waited;
+        let found = format!("{waited} waited, {earlier} ran before this daemon did");
+        return Check::ok(ID, found);
+    }
+    let late: Vec<String> = late.iter().map(|one| Text::new(&one.name).to_string()).collect();
+    Check::missing(
+        ID,
+        &[1],
+        format!("these did not: {}", some_of(&late)),
+        "they may have talked before their policy was in force",
+        "install the runtime wrapper and create them anew; with it, see why the daemon was away when they started",
+    )
 }
 
 fn record(report: &StatusReport) -> Check {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::check::Check;
 use crate::cli::CommandError;
 use crate::cli::facts::{CONTAINERD, DOCKER_HOST};
@@ -12,7 +13,7 @@ use crate::cli::runtime::EngineArgs;
 use crate::cli::runtime::status::{Chain, Finding, chain};
 use crate::config::Loaded;
 use crate::input::Text;
-use crate::metadata::containerd::ContainerdSource;
+use crate::metadata::containerd::{ContainerdError, ContainerdSource};
 use crate::metadata::docker::{DockerSource, EngineFacts};
 use crate::runtime::docker::CONFIG;
 use crate::runtime::dockerd;
@@ -26,6 +27,13 @@ pub(super) enum Silence {
     Forbidden,
     /// Something else, in words.
     Other(String),
+}
+
+impl Silence {
+    fn told(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let error = anyhow::Error::new(error);
+        Self::Other(Text::new(&format!("{error:#}")).to_string())
+    }
 }
 
 /// What was found out.
@@ -74,7 +82,8 @@ pub(super) async fn read(loaded: &Loaded) -> Facts {
     let containerd = ask_containerd(loaded).await;
     let is_docker = !matches!(docker, Err(Silence::Absent)) || containerd.is_err();
     let engine = if is_docker { EngineArgs::docker(&file) } else { EngineArgs::containerd() };
-    let chain = chain(loaded, &engine).await.map_err(|error| match error {
+    let asked = docker.is_ok().then(|| source.as_ref().ok()).flatten();
+    let chain = chain(&engine, asked).await.map_err(|error| match error {
         CommandError::Usage(error) | CommandError::System(error) => format!("{error:#}"),
     });
     Facts {
@@ -99,29 +108,29 @@ async fn ask_docker(source: &DockerSource) -> Result<EngineFacts, Silence> {
     if let Some(path) = source.host().strip_prefix("unix://") {
         reach(Path::new(path))?;
     }
-    source.engine().await.map_err(|error| {
-        let error = anyhow::Error::new(error);
-        Silence::Other(Text::new(&format!("{error:#}")).to_string())
-    })
+    match tokio::time::timeout(PATIENCE, source.engine()).await {
+        Ok(Ok(engine)) => Ok(engine),
+        Ok(Err(error)) => Err(Silence::told(error)),
+        Err(_) => {
+            Err(Silence::Other(format!("Docker at {} does not answer", Text::new(source.host()))))
+        }
+    }
 }
 
 async fn ask_containerd(loaded: &Loaded) -> Result<(PathBuf, Text), Silence> {
     let address = loaded.config.containerd_address.as_deref().unwrap_or(Path::new(CONTAINERD));
     let source = ContainerdSource::new(address, Default::default());
-    match source.version().await {
-        Ok(answer) => Ok(answer),
-        Err(error) => {
-            // An address that is there says why itself.
-            if address.exists() {
-                reach(address)?;
-            }
-            let is_absent =
-                matches!(error, crate::metadata::containerd::ContainerdError::NoSocket(_));
-            let error = anyhow::Error::new(error);
-            let told = || Silence::Other(Text::new(&format!("{error:#}")).to_string());
-            Err(if is_absent { Silence::Absent } else { told() })
-        }
+    let error = match tokio::time::timeout(PATIENCE, source.version()).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(ContainerdError::NoSocket(_))) => return Err(Silence::Absent),
+        Ok(Err(error)) => Silence::told(error),
+        Err(_) => Silence::Other("containerd does not answer".to_owned()),
+    };
+    // An address that is there may say why itself.
+    if address.exists() {
+        reach(address)?;
     }
+    Err(error)
 }
 
 fn reach(path: &Path) -> Result<(), Silence> {
@@ -317,13 +326,13 @@ fn wrapper(facts: &Facts) -> Check {
 
 fn engine(facts: &Facts) -> Check {
     const ID: &str = "runtime.engine";
-    let Some(finding) = facts.chain.as_ref().ok().and_then(|chain| chain.engine.as_ref()) else {
-        return Check::ok(ID, "the file decides; the engine is not asked");
-    };
-    match &facts.docker {
-        Ok(_) => link(ID, finding, "seawall runtime install"),
-        Err(Silence::Forbidden) => Check::unknown(ID, "Docker may not be asked by this call"),
-        Err(_) => Check::skipped(ID, "Docker cannot be asked"),
+    let finding = facts.chain.as_ref().ok().and_then(|chain| chain.engine.as_ref());
+    match (finding, &facts.docker) {
+        (Some(finding), _) => link(ID, finding, "seawall runtime install"),
+        (None, Err(Silence::Forbidden)) => {
+            Check::unknown(ID, "Docker may not be asked by this call")
+        }
+        (None, _) => Check::skipped(ID, "the engine cannot be asked"),
     }
 }
 

@@ -10,14 +10,19 @@ mod kernel;
 mod neighbours;
 pub(super) mod trial;
 
+use std::time::Duration;
+
 use clap::Args;
 
-use self::check::{ALL, Check, Outcome, place};
+use self::check::{ALL, Check, Outcome, PROMISES, place};
 use super::output::Colour;
-use super::{CommandError, Exit, Global, Output, output};
+use super::{CommandError, Exit, Global, Output, output, read_files};
 use crate::config::{Config, Files, Loaded, Ownership};
 use crate::model::Catalogue;
 use crate::policy::OperatorPolicy;
+
+/// How long whoever is asked may take to answer: one that hangs is a finding.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -64,7 +69,7 @@ pub(super) async fn doctor(global: &Global, args: &DoctorArgs) -> Result<Exit, C
 /// Looks at everything.
 async fn examine(global: &Global) -> Result<Vec<Check>, CommandError> {
     output::progress("looking at the kernel, Docker, the daemon and its neighbours …");
-    let files = Files::read(&global.config).with_modes(&global.state_dir);
+    let files = read_files(global)?;
     let (loaded, problems) = match files.load(Catalogue::with_files) {
         Ok(loaded) => (loaded, None),
         Err(problems) => (readable(&files), Some(problems)),
@@ -159,7 +164,6 @@ fn summary(checks: &[Check]) -> String {
     let count = |outcome| checks.iter().filter(|check| check.result == outcome).count();
     let broken: std::collections::BTreeSet<u8> =
         checks.iter().flat_map(|check| check.promises.iter().copied()).collect();
-    let broken: Vec<String> = broken.iter().map(ToString::to_string).collect();
     let warnings = match count(Outcome::Warning) {
         0 => String::new(),
         1 => "; 1 warning".to_owned(),
@@ -172,7 +176,12 @@ fn summary(checks: &[Check]) -> String {
     let said = match verdict(checks) {
         Verdict::Hold => "the promises of the security model hold".to_owned(),
         Verdict::Broken => {
-            format!("not kept of the security model's promises: {}", broken.join(", "))
+            let named = broken.iter().map(|number| {
+                let title = PROMISES.get(usize::from(*number) - 1).copied().unwrap_or_default();
+                format!("{number} ({title})")
+            });
+            let named = named.collect::<Vec<_>>().join(", ");
+            format!("not kept of the security model's promises: {named}")
         }
         Verdict::Unseen => format!("{} checks could not be made", count(Outcome::Unknown)),
     };
@@ -226,7 +235,7 @@ mod tests {
                                        costs: packet sockets pass (promise 4)
                                        mend:  drop NET_RAW
 
-        not kept of the security model's promises: 4; 1 warning; skipped: 1
+        not kept of the security model's promises: 4 (no bypass from inside); 1 warning; skipped: 1
         ");
     }
 }

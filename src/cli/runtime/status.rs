@@ -8,7 +8,6 @@ use super::{Engine, EngineArgs, docker_source, system, untouched};
 use crate::api::Client;
 use crate::cli::output::Colour;
 use crate::cli::{CommandError, Exit, Global, Output, load, output};
-use crate::config::Loaded;
 use crate::metadata::docker::DockerSource;
 use crate::runtime::docker::Setup;
 use crate::runtime::{Place, containerd, files};
@@ -41,10 +40,10 @@ fn bad(what: String) -> Finding {
     Finding { is_good: false, what }
 }
 
-/// Looks at every link.
+/// Looks at every link; those that only Docker knows where it is to be asked.
 pub(in crate::cli) async fn chain(
-    loaded: &Loaded,
     args: &EngineArgs,
+    docker: Option<&DockerSource>,
 ) -> Result<Chain, CommandError> {
     let file = args.file();
     let text = files::read(file).map_err(system)?.unwrap_or_default();
@@ -70,22 +69,23 @@ pub(in crate::cli) async fn chain(
         )),
         Some(wrapper) => wrapper_finding(Path::new(wrapper)),
     };
-    let (engine, containers) = match args.engine {
-        Engine::Docker => {
-            let docker = docker_source(loaded)?;
-            (
-                Some(engine_finding(&docker, &args.name).await),
-                containers_finding(&docker, &args.name).await,
-            )
-        }
-        Engine::Containerd | Engine::Podman => (None, None),
+    let (engine, containers) = match docker {
+        Some(docker) => (
+            Some(engine_finding(docker, &args.name).await),
+            containers_finding(docker, &args.name).await,
+        ),
+        None => (None, None),
     };
     Ok(Chain { wrapper, engine, containers })
 }
 
 pub(super) async fn status(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
     let loaded = load(global)?;
-    let Chain { wrapper, engine, containers } = chain(&loaded, args).await?;
+    let docker = match args.engine {
+        Engine::Docker => Some(docker_source(&loaded)?),
+        Engine::Containerd | Engine::Podman => None,
+    };
+    let Chain { wrapper, engine, containers } = chain(args, docker.as_ref()).await?;
     let mut found: Vec<Finding> =
         [Some(wrapper), engine, containers].into_iter().flatten().collect();
     let settings = loaded.config.runtime;

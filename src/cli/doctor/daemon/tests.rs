@@ -95,6 +95,20 @@ fn coverage_is_judged_by_whether_anybody_wanted_it() {
 }
 
 #[test]
+fn containers_that_did_not_wait_are_named() {
+    let with = |has_waited, mode: &str| {
+        let pid = Some(7);
+        let late = WorkloadStatus { has_waited, pid, ..workload(mode, "enforced") };
+        results(|told| told.workloads.push(late.clone()))
+    };
+    assert_eq!(with(Some(false), "enforce"), [("daemon.waited", Outcome::Missing)]);
+    for fine in [Some(true), None] {
+        assert_eq!(with(fine, "enforce"), []);
+    }
+    assert_eq!(with(Some(false), "off"), [], "it is not to be filtered");
+}
+
+#[test]
 fn a_daemon_that_is_not_there_is_one_fault() {
     let checks = judged(Err(Refusal::NotRunning), None);
     let missing: Vec<_> = checks.iter().filter(|one| one.result == Outcome::Missing).collect();

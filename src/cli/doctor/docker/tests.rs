@@ -59,7 +59,8 @@ fn each_broken_link_before_a_container_is_told() {
 
 #[test]
 fn one_engine_that_is_not_there_is_no_loss_and_two_are() {
-    let absent = Facts { docker: Err(Silence::Absent), ..facts() };
+    let chain = || Ok(Chain { wrapper: finding(true), engine: None, containers: None });
+    let absent = Facts { docker: Err(Silence::Absent), chain: chain(), ..facts() };
     assert_eq!(results(&absent), [("docker.reachable", Outcome::Warning)]);
     let without = Facts { containerd: Err(Silence::Absent), ..facts() };
     assert_eq!(results(&without), [("containerd.reachable", Outcome::Warning)]);
@@ -71,7 +72,7 @@ fn one_engine_that_is_not_there_is_no_loss_and_two_are() {
 
 #[test]
 fn what_may_not_be_asked_is_unknown() {
-    let chain = Chain { wrapper: finding(true), engine: Some(finding(false)), containers: None };
+    let chain = Chain { wrapper: finding(true), engine: None, containers: None };
     let forbidden = Facts {
         docker: Err(Silence::Forbidden),
         containerd: Err(Silence::Forbidden),
