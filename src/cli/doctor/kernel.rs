@@ -68,7 +68,8 @@ pub(super) fn judge(facts: &Facts, caller: &Caller, wants_ownership: bool) -> Ve
             &[1, 2, 3, 4, 5, 6],
             why.clone(),
             NOTHING,
-            "use a kernel of 5.7 or newer with nf_tables (`modprobe nf_tables`) and connection tracking",
+            "use a kernel of 5.7 or newer; load what a refused rule needs: modprobe -a nf_tables nft_ct nft_limit nft_log \
+             nfnetlink_log nft_reject_inet",
         ));
         checks.extend(
             TRIED[1..].iter().map(|id| Check::skipped(id, "not tried: no ruleset is taken")),

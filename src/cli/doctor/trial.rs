@@ -32,7 +32,10 @@ const READY: &str = "ready";
 const ALLOWED: u16 = 9;
 const DENIED: u16 = 10;
 /// How long the kernel may take to tell of a packet that was sent.
-const TOLD: Duration = Duration::from_secs(2);
+const TOLD: Duration = Duration::from_millis(200);
+/// How often one is sent until it is told of: the first who listens to connections has the kernel load a module, and
+/// nothing tells when it is there (`nfnetlink_bind`).
+const TRIES: usize = 10;
 
 /// What was seen. Each is `Ok` when it works, else why it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,11 +244,7 @@ fn try_packets(kernel: &Kernel, pid: u32, trial: &mut Trial) {
     };
     let listeners = kernel.listen(&netns).map_err(|failure| failure.chain());
     let sent = inside(pid, || {
-        for port in [ALLOWED, DENIED] {
-            let socket = UdpSocket::bind((OWN[0], 0))?;
-            // A denied one may be refused at once.
-            let _ = socket.send_to(b"seawall doctor", (IpAddr::V4(PEER), port));
-        }
+        send_to(DENIED)?;
         std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_acct")
     });
     let denied =
@@ -264,8 +263,8 @@ fn try_packets(kernel: &Kernel, pid: u32, trial: &mut Trial) {
             trial.conntrack = Err(error);
         }
         Ok(Listeners { log, connections }) => {
-            trial.nflog = log.and_then(|log| told(&log));
-            trial.conntrack = told(&connections);
+            trial.nflog = log.and_then(|log| told_in_time(pid, &log, DENIED));
+            trial.conntrack = told_in_time(pid, &connections, ALLOWED);
         }
     }
 }
@@ -281,6 +280,27 @@ fn inside<T: Send + 'static>(
         run()
     });
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread ended")))
+}
+
+/// Sends to a port behind the link, in the calling thread's netns.
+fn send_to(port: u16) -> io::Result<()> {
+    let socket = UdpSocket::bind((OWN[0], 0))?;
+    // A denied one may be refused at once.
+    let _ = socket.send_to(b"seawall doctor", (IpAddr::V4(PEER), port));
+    Ok(())
+}
+
+/// Sends, until the kernel tells of it on a socket.
+fn told_in_time(pid: u32, socket: &OwnedFd, port: u16) -> Result<(), String> {
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        inside(pid, move || send_to(port)).map_err(|error| error.to_string())?;
+        last = told(socket);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
 }
 
 /// Waits until the kernel tells something on a socket.
