@@ -78,8 +78,8 @@ const ASKED: [&str; 8] = [
 
 pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     const ID: &str = "daemon.running";
-    const NEW: &str =
-        "what is in force stays, but new containers get no policy and freed addresses stay in sets";
+    const NEW: &str = "what is in force stays; new containers get no policy (with the runtime wrapper they start as \
+                       runtime.fallback says), freed addresses stay in sets, and tables are nobody's own";
     let socket = facts.socket.display();
     let (running, report) = match &facts.report {
         Ok(report) => (Check::ok(ID, format!("it answers on {socket}")), report),

@@ -75,6 +75,8 @@ pub(super) struct Facts {
     /// Bytes that are free where the state folder is, or will be.
     pub(super) room: Result<u64, String>,
     pub(super) config: PathBuf,
+    /// Whether it is there; without it the defaults count.
+    pub(super) has_config: bool,
     /// What is wrong with the configuration files.
     pub(super) problems: Option<Diagnostics>,
     /// The https webhook, if one is configured, as it may be shown.
@@ -105,6 +107,7 @@ pub(super) fn read(
         },
         room: room(state_dir),
         config: config.to_path_buf(),
+        has_config: config.exists(),
         problems,
         https: webhook.filter(|shown| shown.starts_with("https:")),
         certificates: files.find(is_filled),
@@ -209,7 +212,8 @@ fn configuration(facts: &Facts) -> Check {
     const ID: &str = "host.configuration";
     let path = facts.config.display();
     let Some(problems) = &facts.problems else {
-        return Check::ok(ID, format!("{path} and the files beside it are good"));
+        let there = if facts.has_config { "" } else { " (not there: defaults)" };
+        return Check::ok(ID, format!("{path}{there} and the files beside it are good"));
     };
     let first = problems.clone().sorted().into_iter().next();
     let told = first.map(|first| format!("{}: {}", first.place, first.message)).unwrap_or_default();
@@ -219,9 +223,9 @@ fn configuration(facts: &Facts) -> Check {
     };
     Check::missing(
         ID,
-        &[1, 2],
+        &[1],
         format!("{told}{more}"),
-        "a daemon that starts now ends at once, and new containers get no policy; what is in force stays",
+        "a daemon that starts now, as after a boot, ends at once, and new containers get no policy; what is in force stays",
         "seawall check",
     )
 }
@@ -253,6 +257,7 @@ mod tests {
             state: Ok(Some(Folder { owner: 0, mode: 0o755 })),
             room: Ok(10 << 30),
             config: "/etc/seawall/seawall.toml".into(),
+            has_config: true,
             problems: None,
             https: None,
             certificates: None,
