@@ -40,8 +40,8 @@ pub(super) struct Facts {
     pub(super) chains: Option<(BTreeSet<NamedChain>, usize)>,
     /// Tables of the legacy iptables; none where this call may not list them.
     pub(super) legacy: Option<BTreeSet<String>>,
-    /// `net.bridge.bridge-nf-call-iptables`; none where there is no br_netfilter.
-    pub(super) bridge: Option<String>,
+    /// Whether bridged packets pass the host's rules (`net.bridge.bridge-nf-call-iptables` and its sibling for IPv6).
+    pub(super) is_bridge_filtered: bool,
     /// The names of the host's links.
     pub(super) links: Vec<String>,
 }
@@ -59,7 +59,9 @@ pub(super) fn read() -> Facts {
         ufw: text("/etc/ufw/ufw.conf") + "\n" + &text("/etc/default/ufw"),
         chains: host_chains(),
         legacy: legacy(),
-        bridge: std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").ok(),
+        is_bridge_filtered: ["iptables", "ip6tables"].iter().any(|program| {
+            text(&format!("/proc/sys/net/bridge/bridge-nf-call-{program}")).trim() == "1"
+        }),
         links: links(&text("/proc/self/net/dev")),
     }
 }
@@ -202,9 +204,9 @@ fn iptables(facts: &Facts) -> Check {
     if chains.iter().any(|chain| chain.name == *"DOCKER-USER") {
         parts.push(format!("DOCKER-USER has {rules} rules"));
     }
-    let bridge = match facts.bridge.as_deref().map(str::trim) {
-        Some("1") => "traffic within a bridge passes the host's rules too (br_netfilter)",
-        _ => {
+    let bridge = match facts.is_bridge_filtered {
+        true => "traffic within a bridge passes the host's rules too (br_netfilter)",
+        false => {
             "traffic within a bridge does not pass the host's rules; seawall needs no br_netfilter"
         }
     };
