@@ -7,12 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    socket,
-};
+use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, send};
 
 use super::links::links_here;
+use super::netlink;
 use super::wire::{HEADER, messages};
 
 /// The scratch netns' own addresses (RFC 2544 and RFC 3849: nobody's).
@@ -41,9 +39,7 @@ pub fn leave() -> io::Result<()> {
 
 /// Makes the links and addresses in the calling thread's netns.
 pub fn furnish() -> io::Result<()> {
-    let protocol = SockProtocol::NetlinkRoute;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    let fd = netlink::open(SockProtocol::NetlinkRoute, 0, SockFlag::empty())?;
     let create = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
     ask(&fd, libc::RTM_NEWLINK, create, &pair())?;
     for name in ["lo", LINKS[0], LINKS[1]] {
@@ -100,7 +96,7 @@ fn ask(fd: &OwnedFd, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
     bytes.extend(payload);
     send(fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
     let mut answer = vec![0; 8192];
-    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    let length = netlink::receive(fd, &mut answer, MsgFlags::empty())?;
     let told = messages(&answer[..length]).find_map(|message| message.errno());
     match told {
         Some(0) => Ok(()),

@@ -16,6 +16,8 @@ use crate::policy::Endpoint;
 
 /// How many connections of a netns are remembered, to tell answers from questions and ends from beginnings.
 const REMEMBERED: usize = 1024;
+/// How many addresses a netns is remembered to have had.
+const ADDRESSES: usize = 64;
 /// The first port that clients are given (IANA's dynamic ports begin at 49152, Linux's at 32768).
 const EPHEMERAL: u16 = 32_768;
 
@@ -30,7 +32,7 @@ pub struct Place {
     pub inode: u64,
     /// What it was called when it was seen last.
     pub own: Found,
-    /// Its addresses when it was first listened to.
+    /// Its addresses when it was first listened to, and those it had since: what is told of one comes after it may be gone.
     pub addresses: BTreeSet<IpAddr>,
     /// What its containers resolved.
     pub names: Names,
@@ -165,9 +167,7 @@ impl Place {
         };
         // A data channel is its control connection's: its own ports mean nothing, and may go the other way.
         let tuple = told.master.unwrap_or(told.tuple);
-        let is_own =
-            |address| self.addresses.contains(&address) || book.is_own(&self.owner, address);
-        let end = match (is_own(tuple.source), is_own(tuple.destination)) {
+        let end = match (self.is_own(book, tuple.source), self.is_own(book, tuple.destination)) {
             (true, false) => End::Client,
             (false, true) => End::Server,
             // With itself, or forwarded for others.
@@ -181,6 +181,14 @@ impl Place {
         };
         let master = told.master.map(|_| carried);
         Some(FlowKey { end, client, server, carried, master, said })
+    }
+
+    fn is_own(&mut self, book: &Book, address: IpAddr) -> bool {
+        let is_now = book.is_own(&self.owner, address);
+        if is_now && self.addresses.len() < ADDRESSES {
+            self.addresses.insert(address);
+        }
+        is_now || self.addresses.contains(&address)
     }
 
     /// Whose netns it is, by its name now, or the last one it had.
@@ -227,3 +235,6 @@ impl Recent {
         self.keys.remove(tuple);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -342,8 +342,8 @@ impl Kernel {
     }
 
     /// Has denials and connections of a netns be told from now on.
-    pub fn listen(&self, netns: &Netns) -> Result<Listeners, Failure> {
-        Ok(self.entrance.listen(netns)?)
+    pub fn listen(&self, netns: &Netns, former: Option<&Listeners>) -> Result<Listeners, Failure> {
+        Ok(self.entrance.listen(netns, former)?)
     }
 
     /// Has the ends of control connections in a netns be told from now on.

@@ -242,7 +242,7 @@ fn try_packets(kernel: &Kernel, pid: u32, trial: &mut Trial) {
         Ok(netns) => netns,
         Err(error) => return trial.tables = Err(error.to_string()),
     };
-    let listeners = kernel.listen(&netns).map_err(|failure| failure.chain());
+    let listeners = kernel.listen(&netns, None).map_err(|failure| failure.chain());
     let sent = inside(pid, || {
         send_to(DENIED)?;
         std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_acct")
@@ -262,8 +262,8 @@ fn try_packets(kernel: &Kernel, pid: u32, trial: &mut Trial) {
             trial.nflog = Err(error.clone());
             trial.conntrack = Err(error);
         }
-        Ok(Listeners { log, connections }) => {
-            trial.nflog = log.and_then(|log| told_in_time(pid, &log, DENIED));
+        Ok(Listeners { denials, connections, .. }) => {
+            trial.nflog = denials.and_then(|denials| told_in_time(pid, &denials, DENIED));
             trial.conntrack = told_in_time(pid, &connections, ALLOWED);
         }
     }
