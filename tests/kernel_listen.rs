@@ -12,7 +12,7 @@ mod veth;
 #[path = "kernel/worlds.rs"]
 mod worlds;
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use netns::{TestNetns, inside_of};
 use nix::sys::socket::{
@@ -69,8 +69,9 @@ fn denial() -> Vec<u8> {
     message(4 << 8, 0, 0, &payload)
 }
 
-/// Sends what the kernel might say to every netfilter socket of the calling thread's netns. Returns how many there are.
-fn forge() -> usize {
+/// Sends what the kernel might say to every netfilter socket of the calling thread's netns. Returns how many there are, and how
+/// many messages were taken.
+fn forge() -> (usize, usize) {
     let told = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
     let sockets = told.lines().skip(1).filter_map(|line| {
         let mut words = line.split_whitespace().skip(1);
@@ -79,18 +80,27 @@ fn forge() -> usize {
         (is_netfilter && port != 0).then_some(port)
     });
     let sockets: Vec<u32> = sockets.collect();
-    let kind = (AddressFamily::Netlink, SockType::Raw);
-    let forger = socket(kind.0, kind.1, SockFlag::empty(), SockProtocol::NetlinkNetFilter).unwrap();
+    let forger = forger();
     let error = |errno: i32| message(2, 0, 1, &[&errno.to_ne_bytes()[..], &[0; 16]].concat());
+    let mut taken = 0;
     for port in &sockets {
         let to = NetlinkAddr::new(*port, 0);
         // What is asked first, second and third: whatever its number, an answer to it.
         let ends = (0..50).map(|sequence| message(3, 2, sequence, &0i32.to_ne_bytes()));
         for forged in [denial(), error(-1), error(0)].into_iter().chain(ends) {
-            sendto(forger.as_raw_fd(), &forged, &to, MsgFlags::MSG_DONTWAIT).unwrap();
+            taken += usize::from(send(&forger, &forged, &to).is_ok());
         }
     }
-    sockets.len()
+    (sockets.len(), taken)
+}
+
+fn forger() -> OwnedFd {
+    let kind = (AddressFamily::Netlink, SockType::Raw);
+    socket(kind.0, kind.1, SockFlag::empty(), SockProtocol::NetlinkNetFilter).unwrap()
+}
+
+fn send(forger: &OwnedFd, message: &[u8], to: &NetlinkAddr) -> nix::Result<usize> {
+    sendto(forger.as_raw_fd(), message, to, MsgFlags::MSG_DONTWAIT)
 }
 
 fn heard(ear: &Ear) -> Vec<String> {
@@ -112,8 +122,7 @@ fn what_a_process_sends_to_our_sockets_is_no_word_of_the_kernels() {
     let mut table = open(&netns);
     let listeners = listen(&netns, None);
     let wanted = enforced();
-    let own = inside_of(&netns, forge);
-    assert_eq!(own, 4, "the table's, and what is heard by");
+    assert_eq!(inside_of(&netns, forge), (4, 0), "the table's and what is heard by take nothing");
     // Neither refused nor taken for done: the kernel's own answer counts.
     let before = table.dump().unwrap();
     assert!(before.ruleset.is_none(), "there is nothing yet, whoever says there is");
@@ -125,6 +134,18 @@ fn what_a_process_sends_to_our_sockets_is_no_word_of_the_kernels() {
         assert_eq!(heard(ear), Vec::<String>::new());
     }
     let mut buffer = vec![0; 1 << 16];
+    assert_eq!(hear(&listeners.connections, &mut buffer).unwrap(), Heard::Nothing);
+
+    // What is sent to all who are told of connections comes, and is nothing, and each is one look.
+    const MANY: usize = 100;
+    inside_of(&netns, || {
+        let (forger, group) = (forger(), NetlinkAddr::new(0, 1));
+        let connection = message(1 << 8, 0, 0, &[2, 0, 0, 0]);
+        (0..MANY).for_each(|_| assert!(send(&forger, &connection, &group).is_ok()));
+    });
+    for _ in 0..MANY {
+        assert_eq!(hear(&listeners.connections, &mut buffer).unwrap(), Heard::Bytes(0));
+    }
     assert_eq!(hear(&listeners.connections, &mut buffer).unwrap(), Heard::Nothing);
 }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, setsockopt, sockopt};
 
 use super::log::{ANSWERS, DENIALS, Group, bind_group};
-use super::netlink;
+use super::netlink::{self, Received};
 use super::netns::{Entrance, Netns, NetnsError};
 
 /// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY` as bits.
@@ -116,7 +116,7 @@ pub(super) fn open(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
 pub enum Heard {
     /// There is nothing more.
     Nothing,
-    /// So many bytes.
+    /// So many bytes; none where it was not the kernel who sent something.
     Bytes(usize),
     /// More was told than there was room for.
     Lost,
@@ -124,8 +124,10 @@ pub enum Heard {
 
 /// Reads what the kernel told next.
 pub fn hear(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Heard> {
-    match netlink::receive(socket, buffer, MsgFlags::MSG_DONTWAIT) {
-        Ok(length) => Ok(Heard::Bytes(length)),
+    match netlink::receive_any(socket, buffer, MsgFlags::MSG_DONTWAIT) {
+        Ok(Received::Kernels(length)) => Ok(Heard::Bytes(length)),
+        // It counts as something that was read: however much others send, looking at it ends.
+        Ok(Received::Others) => Ok(Heard::Bytes(0)),
         Err(Errno::EAGAIN) => Ok(Heard::Nothing),
         Err(Errno::ENOBUFS) => Ok(Heard::Lost),
         Err(errno) => Err(errno.into()),

@@ -137,7 +137,7 @@ impl KernelTable {
             return Ok(());
         }
         let encoded = encode(transaction.operations(), generation_id);
-        let refused = self.send_batch(&encoded.bytes)?;
+        let refused = self.send_batch(encoded.bytes)?;
         match refused.iter().find(|reply| reply.errno != 0) {
             None => Ok(()),
             Some(reply) => Err(reply.explain(transaction, &encoded.sequence)),
@@ -146,27 +146,32 @@ impl KernelTable {
 
     /// Sends a batch about tables of others.
     pub(super) fn send_all(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        let refused = self.send_batch(bytes)?;
+        let refused = self.send_batch(bytes.to_vec())?;
         match refused.iter().find(|reply| reply.errno != 0) {
             None => Ok(()),
             Some(reply) => Err(ApplyError::Io(io::Error::from_raw_os_error(reply.errno))),
         }
     }
 
-    /// Sends a batch. Returns what the kernel has to say against it.
-    fn send_batch(&mut self, bytes: &[u8]) -> Result<Vec<Reply>, ApplyError> {
-        let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::empty());
+    /// Sends a batch. Returns what the kernel has to say of it.
+    fn send_batch(&mut self, mut bytes: Vec<u8>) -> Result<Vec<Reply>, ApplyError> {
+        wire::ask_for_an_answer(&mut bytes);
+        let sent = send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty());
         sent.map_err(|errno| self.send_error(errno))?;
-        // The kernel has done or refused everything when `send` returns: what it has to say is there now.
-        let mut refused = Vec::new();
+        // The kernel has done or refused everything when `send` returns: what it has to say is there now. Where it says
+        // nothing there was no room for it, and nobody knows.
+        let mut replies = Vec::new();
         let mut buffer = vec![0; ANSWER];
         loop {
             let length = match receive(&self.socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => length,
-                Err(nix::errno::Errno::EAGAIN) => return Ok(refused),
+                Err(nix::errno::Errno::EAGAIN) if replies.is_empty() => {
+                    return Err(ApplyError::Io(nix::errno::Errno::ENOBUFS.into()));
+                }
+                Err(nix::errno::Errno::EAGAIN) => return Ok(replies),
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            refused.extend(wire::messages(&buffer[..length]).filter_map(Reply::of));
+            replies.extend(wire::messages(&buffer[..length]).filter_map(Reply::of));
         }
     }
 

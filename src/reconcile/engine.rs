@@ -378,8 +378,11 @@ impl Engine {
                 let began = Instant::now();
                 let found = look
                     .zip(target.socket.as_mut())
-                    .and_then(|(look, socket)| foreign::look(&mut socket.table, look).ok())
-                    .map(|found| (found, began.elapsed()));
+                    .map(|(look, socket)| foreign::look(&mut socket.table, look));
+                if found.as_ref().is_some_and(Result::is_err) {
+                    target.socket = None;
+                }
+                let found = found.and_then(Result::ok).map(|found| (found, began.elapsed()));
                 // Nobody listens any more only when the daemon stops.
                 let _ = finished.send(Done { target, found, result });
             });
