@@ -1,0 +1,158 @@
+//! `seawall runtime uninstall --all`: no engine needs seawall's program any more, whatever containers there are. It is what a
+//! package does before its program goes.
+//!
+//! Engines remember the wrapper's path, or the name they know it by, for as long as a container lives that was created with
+//! it. So the name stays in their files, and the link on disk, while they may be needed; both lead to the real runtime.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::reload::reload;
+use super::uninstall::{as_it_was, remove_wrapper, users};
+use super::{EngineArgs, docker_at, folder, need_root, system, untouched};
+use crate::cli::{CommandError, Exit, Global, output};
+use crate::config::{Config, Files};
+use crate::metadata::docker::DockerSource;
+use crate::runtime::docker::Setup;
+use crate::runtime::files::{self, with_suffix};
+use crate::runtime::{Place, containerd, docker, podman};
+
+/// Goes on after an error: what can be taken away is.
+pub(super) async fn leave(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
+    need_root()?;
+    let folder = folder(global)?;
+    let mut failed = Vec::new();
+    let mut note = |result: Result<(), CommandError>| match result {
+        Ok(()) => {}
+        Err(CommandError::Usage(error) | CommandError::System(error)) => {
+            failed.push(format!("{error:#}"));
+        }
+    };
+    note(leave_docker(global, args).await);
+    note(leave_containerd(args));
+    note(leave_podman(args, &folder));
+    for wrapper in Place::all_in(&folder) {
+        note(lead_on(&wrapper).map(drop));
+    }
+    if failed.is_empty() {
+        return Ok(Exit::Done);
+    }
+    Err(CommandError::System(anyhow::anyhow!("{}", failed.join("; "))))
+}
+
+/// The real runtime behind a wrapper, by the file beside it, or as engines find theirs.
+fn behind(wrapper: &Path) -> Result<PathBuf, CommandError> {
+    match Place::read(wrapper) {
+        Ok(place) => Ok(place.runtime),
+        Err(error) => {
+            let name = wrapper.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = name.strip_prefix("seawall-").unwrap_or("runc");
+            super::install::find_program(Path::new(name)).map_err(|_| system(error))
+        }
+    }
+}
+
+/// Makes the link lead to the real runtime, in one step: a shim may call it at any moment.
+fn lead_on(wrapper: &Path) -> Result<PathBuf, CommandError> {
+    let runtime = behind(wrapper)?;
+    let new = with_suffix(wrapper, ".new");
+    files::remove(&new).map_err(system)?;
+    symlink(&runtime, &new)?;
+    std::fs::rename(&new, wrapper)?;
+    Ok(runtime)
+}
+
+async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<(), CommandError> {
+    let file = args.docker_config.as_path();
+    let Some(text) = files::read(file).map_err(system)? else { return Ok(()) };
+    let setup = Setup::read(&text).map_err(|error| untouched(file, error))?;
+    let Some(wrapper) = setup.path(&args.name).map(PathBuf::from) else { return Ok(()) };
+    // A configuration with problems must not keep the package from going.
+    let config = Files::read(&global.config).config;
+    let config = config.and_then(|file| Config::parse(file.as_file()).ok()).unwrap_or_default();
+    let docker = docker_at(config.docker_host.as_deref())?;
+    let needed_by = needed_by(&docker, &args.name).await;
+    let former = Place::read(&wrapper).ok().and_then(|place| place.former_default);
+    let former = former.as_deref();
+    let without = |text: Result<String, docker::EditError>| -> Result<String, docker::EditError> {
+        match (&needed_by, behind(&wrapper)) {
+            (Some(_), Ok(runtime)) => docker::install(&text?, &args.name, &runtime, false),
+            _ => text,
+        }
+    };
+    let edited = without(docker::uninstall(&text, &args.name, former))
+        .map_err(|error| untouched(file, error))?;
+    let edited = match needed_by {
+        None => as_it_was(file, &text, &args.name, &wrapper).unwrap_or(edited),
+        Some(_) => edited,
+    };
+    let released = without(docker::release(&text, &args.name, former))
+        .map_err(|error| untouched(file, error))?;
+    // Docker goes by this while it runs, and by the text below when it starts.
+    files::replace(file, &released).map_err(system)?;
+    let after = reload(&docker, &released).await;
+    files::replace(file, &edited).map_err(system)?;
+    files::remove(&files::backup_of(file)).map_err(system)?;
+    match needed_by {
+        None => {
+            let is_known = after?.is_some_and(|after| after.now.known.contains(args.name.as_str()));
+            if !is_known {
+                remove_wrapper(global, &wrapper)?;
+            }
+            output::print(&format!(
+                "Docker calls its runtime itself again; {} is as it was",
+                file.display()
+            ));
+        }
+        Some(who) => {
+            output::print(&format!(
+                "Docker calls its runtime itself again. In {} the name `{}` stays, and leads to that runtime: {who}. Once they are created anew, remove it there",
+                file.display(),
+                args.name,
+            ));
+            after?;
+        }
+    }
+    Ok(())
+}
+
+/// Why Docker may still need the runtime's name; none when it does not.
+async fn needed_by(docker: &DockerSource, name: &str) -> Option<String> {
+    match users(docker, name).await {
+        Ok(users) if users.is_empty() => None,
+        Ok(users) => Some(format!("containers were created with it ({})", users.join(", "))),
+        Err(error) => Some(format!("containers may have been created with it ({error})")),
+    }
+}
+
+fn leave_containerd(args: &EngineArgs) -> Result<(), CommandError> {
+    let file = args.containerd_config.as_path();
+    let Some(text) = files::read(file).map_err(system)? else { return Ok(()) };
+    // A file of another version never held the wrapper.
+    let Ok((edited, Some(former))) = containerd::set_program(&text, None) else { return Ok(()) };
+    if !Place::is_wrapper(former.as_ref()) {
+        return Ok(());
+    }
+    files::replace(file, &edited).map_err(system)?;
+    files::remove(&files::backup_of(file)).map_err(system)?;
+    output::print(
+        "containerd calls its runtime itself again once it is restarted: systemctl restart containerd",
+    );
+    Ok(())
+}
+
+/// Podman's containers know a runtime by its name only, and Podman tells nobody which.
+fn leave_podman(args: &EngineArgs, folder: &Path) -> Result<(), CommandError> {
+    let file = args.podman_config.as_path();
+    let text = files::read(file).map_err(system)?.unwrap_or_default();
+    let used = |wrapper: &PathBuf| text.contains(&wrapper.display().to_string());
+    let Some(wrapper) = Place::all_in(folder).into_iter().find(used) else { return Ok(()) };
+    let edited = podman::text(&args.name, &behind(&wrapper)?, false);
+    files::replace(file, &edited).map_err(system)?;
+    output::print(&format!(
+        "Podman calls its runtime itself again. In {} the name `{}` stays, and leads to that runtime, for containers created with it; remove the file once there are none",
+        file.display(),
+        args.name
+    ));
+    Ok(())
+}
