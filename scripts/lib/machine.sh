@@ -162,8 +162,8 @@ machine_boot() {
 on_machine() {
   local pid
   pid=$(machine_pid "$1")
-  nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd=/root \
-    env -i HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
+  nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root \
+    env -i --chdir=/root HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
 }
 
 # machine_halt NAME: shuts it down in good order.

@@ -1,43 +1,50 @@
 //! `seawall runtime uninstall --all`: no engine needs seawall's program any more, whatever containers there are. It is what a
 //! package does before its program goes.
 //!
-//! Engines remember the wrapper's path, or the name they know it by, for as long as a container lives that was created with
-//! it. So the name stays in their files, and the link on disk, while they may be needed; both lead to the real runtime.
+//! An engine remembers the name it knows the wrapper by for as long as there is a container that was created with it, and the
+//! wrapper's path for as long as that runs. So the name stays in its file, and the link on disk, while they are needed; both
+//! lead to the real runtime.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::reload::reload;
-use super::uninstall::{as_it_was, remove_wrapper, users};
+use super::uninstall::{as_it_was, users};
 use super::{EngineArgs, docker_at, folder, need_root, system, untouched};
 use crate::cli::{CommandError, Exit, Global, output};
 use crate::config::{Config, Files};
 use crate::metadata::docker::DockerSource;
 use crate::runtime::docker::Setup;
 use crate::runtime::files::{self, with_suffix};
-use crate::runtime::{Place, containerd, docker, podman};
+use crate::runtime::{Place, containerd, docker, holders, podman};
 
 /// Goes on after an error: what can be taken away is.
 pub(super) async fn leave(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
     need_root()?;
     let folder = folder(global)?;
-    let mut failed = Vec::new();
-    let mut note = |result: Result<(), CommandError>| match result {
-        Ok(()) => {}
-        Err(CommandError::Usage(error) | CommandError::System(error)) => {
-            failed.push(format!("{error:#}"));
+    let engines =
+        [leave_docker(global, args).await, leave_containerd(args), leave_podman(args, &folder)];
+    // An engine whose file could not be changed may go on calling the wrapper.
+    let is_called = engines.iter().any(Result::is_err);
+    let links = Place::all_in(&folder).into_iter().map(|wrapper| {
+        match is_called || holders::is_needed(&wrapper) {
+            true => lead_on(&wrapper).map(drop),
+            false => Place::remove(&wrapper)
+                .map_err(system)
+                .and_then(|()| holders::forget(&wrapper).map_err(system)),
         }
-    };
-    note(leave_docker(global, args).await);
-    note(leave_containerd(args));
-    note(leave_podman(args, &folder));
-    for wrapper in Place::all_in(&folder) {
-        note(lead_on(&wrapper).map(drop));
-    }
+    });
+    let failed: Vec<String> =
+        engines.into_iter().chain(links).filter_map(Result::err).map(told).collect();
     if failed.is_empty() {
         return Ok(Exit::Done);
     }
     Err(CommandError::System(anyhow::anyhow!("{}", failed.join("; "))))
+}
+
+fn told(error: CommandError) -> String {
+    let (CommandError::Usage(error) | CommandError::System(error)) = error;
+    format!("{error:#}")
 }
 
 /// The real runtime behind a wrapper, by the file beside it, or as engines find theirs.
@@ -95,10 +102,6 @@ async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<(), CommandE
     files::remove(&files::backup_of(file)).map_err(system)?;
     match needed_by {
         None => {
-            let is_known = after?.is_some_and(|after| after.now.known.contains(args.name.as_str()));
-            if !is_known {
-                remove_wrapper(global, &wrapper)?;
-            }
             output::print(&format!(
                 "Docker calls its runtime itself again; {} is as it was",
                 file.display()
@@ -110,10 +113,14 @@ async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<(), CommandE
                 file.display(),
                 args.name,
             ));
-            after?;
         }
     }
-    Ok(())
+    match after? {
+        Some(after) if !after.has_told => Err(system(anyhow::anyhow!(
+            "Docker did not say that it read its configuration; restart it when that suits"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Why Docker may still need the runtime's name; none when it does not.
@@ -133,6 +140,7 @@ fn leave_containerd(args: &EngineArgs) -> Result<(), CommandError> {
     if !Place::is_wrapper(former.as_ref()) {
         return Ok(());
     }
+    holders::await_restart(Path::new(&former)).map_err(system)?;
     files::replace(file, &edited).map_err(system)?;
     files::remove(&files::backup_of(file)).map_err(system)?;
     output::print(

@@ -127,7 +127,7 @@ pub(super) fn as_it_was(file: &Path, text: &str, name: &str, wrapper: &Path) -> 
         .then_some(kept)
 }
 
-pub(super) fn remove_wrapper(global: &Global, wrapper: &Path) -> Result<(), CommandError> {
+fn remove_wrapper(global: &Global, wrapper: &Path) -> Result<(), CommandError> {
     // Only what lies where install puts it: a path in somebody's file may be anything.
     if wrapper.parent() == Some(folder(global)?.as_path()) && Place::is_wrapper(wrapper.as_os_str())
     {
