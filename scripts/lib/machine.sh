@@ -174,21 +174,33 @@ machine_halt() {
   wait_until 60 machine_dead "$pid" || die "the machine '$1' does not shut down"
 }
 
+# machine_pids NAME: every process of it.
+machine_pids() {
+  local folder
+  for folder in $(cgroup_hierarchies); do
+    find "$folder/$(machine_cgroup "$1")" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+  done | sort -u
+}
+
+# machine_kill NAME: kills all of them, and takes its cgroups away; whether nothing is left.
+machine_kill() {
+  local pids folder
+  pids=$(machine_pids "$1")
+  # shellcheck disable=SC2086 # a list of pids
+  [[ -z $pids ]] || { kill -KILL $pids && return 1; }
+  for folder in $(cgroup_hierarchies); do
+    folder+=/$(machine_cgroup "$1")
+    [[ ! -d $folder ]] || find "$folder" -depth -type d -exec rmdir {} + || return 1
+  done
+}
+
 # machine_down NAME: takes away everything a machine consists of, whatever state it is in. Never fails for what is gone.
 machine_down() {
-  local run pid folder
+  local run
   run=$(machine_run "$1")
-  pid=$(cat "$run/pid" 2>/dev/null || true)
-  # With process 1 of a namespace all others of it are killed.
-  if [[ -n $pid ]] && grep -qs "$(machine_cgroup "$1")" "/proc/$pid/cgroup"; then
-    kill -KILL "$pid"
-    wait_until 10 machine_dead "$pid" || say "process $pid of machine '$1' does not end"
-  fi
+  wait_until 10 machine_kill "$1" || say "processes of machine '$1' do not end: $(machine_pids "$1" | xargs)"
   umount -l "$run/layers/merged/var/lib/docker" 2>/dev/null || true
   umount -l "$run/layers/merged" 2>/dev/null || true
   umount -l "$run/layers" 2>/dev/null || true
-  for folder in $(cgroup_hierarchies); do
-    [[ ! -d $folder/$(machine_cgroup "$1") ]] || find "$folder/$(machine_cgroup "$1")" -depth -type d -exec rmdir {} + 2>/dev/null || true
-  done
   wait_until 5 rm -rf "$run" "$MACHINES/$1.docker" || rm -rf "$run" "$MACHINES/$1.docker"
 }
