@@ -141,6 +141,7 @@ machine_boot() {
   ) </dev/null >"$run/console.log" 2>&1 &
   launcher=$!
   disown "$launcher"
+  # shellcheck disable=SC2317 # called by wait_until
   machine_has_init() {
     local pid namespace
     # Before it, the launcher has other children, none of which is in another namespace.
@@ -149,6 +150,7 @@ machine_boot() {
   }
   wait_until 10 machine_has_init "$launcher" "$run" || die "the machine did not start: $(<"$run/console.log")"
   # Its bus is there before everything is started; what answers then says when that is so.
+  # shellcheck disable=SC2317 # called by wait_until
   machine_answers() { machine_dead "$(machine_pid "$1")" || on_machine "$1" test -S /run/dbus/system_bus_socket; }
   wait_until 60 machine_answers "$1" || true
   if ! on_machine "$1" systemctl is-system-running --wait >/dev/null; then

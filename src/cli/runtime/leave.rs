@@ -22,10 +22,12 @@ use crate::runtime::{Place, containerd, docker, holders, podman};
 pub(super) async fn leave(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
     need_root()?;
     let folder = folder(global)?;
-    let engines =
-        [leave_docker(global, args).await, leave_containerd(args), leave_podman(args, &folder)];
-    // An engine whose file could not be changed may go on calling the wrapper.
-    let is_called = engines.iter().any(Result::is_err);
+    let docker = leave_docker(global, args).await;
+    // Where the name stays containers may run, whatever folder their shims are in; an engine whose file could not be changed
+    // goes on calling the wrapper.
+    let is_named = docker.as_ref().is_ok_and(|is_named| *is_named);
+    let engines = [docker.map(drop), leave_containerd(args), leave_podman(args, &folder)];
+    let is_called = is_named || engines.iter().any(Result::is_err);
     let links = Place::all_in(&folder).into_iter().map(|wrapper| {
         match is_called || holders::is_needed(&wrapper) {
             true => lead_on(&wrapper).map(drop),
@@ -49,6 +51,9 @@ fn told(error: CommandError) -> String {
 
 /// The real runtime behind a wrapper, by the file beside it, or as engines find theirs.
 fn behind(wrapper: &Path) -> Result<PathBuf, CommandError> {
+    if !Place::is_wrapper(wrapper.as_os_str()) {
+        return Ok(wrapper.to_path_buf());
+    }
     match Place::read(wrapper) {
         Ok(place) => Ok(place.runtime),
         Err(error) => {
@@ -69,11 +74,12 @@ fn lead_on(wrapper: &Path) -> Result<PathBuf, CommandError> {
     Ok(runtime)
 }
 
-async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<(), CommandError> {
+/// Returns whether the name stays.
+async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<bool, CommandError> {
     let file = args.docker_config.as_path();
-    let Some(text) = files::read(file).map_err(system)? else { return Ok(()) };
+    let Some(text) = files::read(file).map_err(system)? else { return Ok(false) };
     let setup = Setup::read(&text).map_err(|error| untouched(file, error))?;
-    let Some(wrapper) = setup.path(&args.name).map(PathBuf::from) else { return Ok(()) };
+    let Some(wrapper) = setup.path(&args.name).map(PathBuf::from) else { return Ok(false) };
     // A configuration with problems must not keep the package from going.
     let config = Files::read(&global.config).config;
     let config = config.and_then(|file| Config::parse(file.as_file()).ok()).unwrap_or_default();
@@ -100,7 +106,7 @@ async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<(), CommandE
     let after = reload(&docker, &released).await;
     files::replace(file, &edited).map_err(system)?;
     files::remove(&files::backup_of(file)).map_err(system)?;
-    match needed_by {
+    match &needed_by {
         None => {
             output::print(&format!(
                 "Docker calls its runtime itself again; {} is as it was",
@@ -119,7 +125,7 @@ async fn leave_docker(global: &Global, args: &EngineArgs) -> Result<(), CommandE
         Some(after) if !after.has_told => Err(system(anyhow::anyhow!(
             "Docker did not say that it read its configuration; restart it when that suits"
         ))),
-        _ => Ok(()),
+        _ => Ok(needed_by.is_some()),
     }
 }
 
