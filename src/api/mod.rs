@@ -6,6 +6,7 @@
 //! table out, and the daemon ends). Every answer is JSON; an error is `{"error": "…"}`.
 
 pub mod client;
+mod limit;
 mod seen;
 pub mod server;
 pub mod start;

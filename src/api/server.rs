@@ -16,6 +16,7 @@ use axum::serve::IncomingStream;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::limit::Limited;
 use super::seen;
 use super::start::{StartReply, StartRequest};
 use crate::config::modes::{ModeChange, ModeSetting};
@@ -25,6 +26,8 @@ use crate::reconcile::{Cleared, Entry, Request, StatusReport};
 
 /// The group that may use the socket besides root, where the host has it.
 const GROUP: &str = "seawall";
+/// How many connections others than root may have at once.
+const CONNECTIONS: usize = 64;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -77,11 +80,16 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let io: &UnixStream = stream.io();
-        let credentials = io.peer_cred().ok();
+impl From<&UnixStream> for Peer {
+    fn from(stream: &UnixStream) -> Self {
+        let credentials = stream.peer_cred().ok();
         Self { uid: credentials.map(|c| c.uid()), gid: credentials.map(|c| c.gid()) }
+    }
+}
+
+impl Connected<IncomingStream<'_, Limited<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Limited<UnixListener>>) -> Self {
+        Self::from(&stream.io().io)
     }
 }
 
@@ -135,6 +143,9 @@ pub async fn serve(
         .route("/v1/clear", post(clear))
         .layer(middleware::from_fn_with_state(daemon.clone(), check_peer))
         .with_state(daemon);
+    // Whoever is root could stop the daemon anyway.
+    let is_root = |stream: &UnixStream| Peer::from(stream).uid == Some(0);
+    let listener = Limited::new(listener, CONNECTIONS, is_root);
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop)
         .await
@@ -143,6 +154,7 @@ pub async fn serve(
 /// Answers `GET /metrics`, and nothing else, to whoever can reach the address.
 pub async fn serve_metrics(listener: tokio::net::TcpListener, asked: Asked) -> io::Result<()> {
     let app = Router::new().route("/metrics", get(seen::metrics));
+    let listener = Limited::new(listener, CONNECTIONS, |_| false);
     axum::serve(listener, app.with_state(Daemon { asked, allowed_group: None })).await
 }
 

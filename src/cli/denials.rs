@@ -109,13 +109,16 @@ fn text(explained: &Explained) -> String {
     let key = &denial.key;
     let verb = if key.enforced { "denied" } else { "would be denied" };
     let by = denial.process.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+    let many = match denial.logged {
+        1 => "once".to_owned(),
+        more => format!("{more} times"),
+    };
     let head = format!(
-        "{} → {} on {}: {verb} at {}{by}; logged {} times, first {}, last {}",
+        "{} → {} on {}: {verb} at {}{by}; logged {many}, first {}, last {}",
         key.client,
         key.server,
         key.carried,
         key.workload,
-        denial.logged,
         utc(denial.first_us / 1_000_000),
         utc(denial.last_us / 1_000_000)
     );

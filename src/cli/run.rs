@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing_subscriber::EnvFilter;
@@ -68,6 +69,16 @@ pub(super) fn start_logging(verbose: u8, is_daemon: bool) {
     drop(result);
 }
 
+/// Some eight descriptors are held for each container, and the usual soft limit is 1024. Programs that use `select(2)` are why it
+/// is so low (`getrlimit(2)`); this is none of them, and it starts none.
+fn allow_all_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, CommandError> {
     start_logging(global.verbose, true);
     if !nix::unistd::geteuid().is_root() {
@@ -75,6 +86,7 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
             "no permission: seawall enters network namespaces and changes nftables; run it as root"
         )));
     }
+    allow_all_descriptors();
     let loaded = load(global)?;
     std::fs::create_dir_all(&global.state_dir)?;
     let listener = server::bind(&global.socket).await.map_err(|error| {

@@ -46,7 +46,7 @@ impl fmt::Display for WorkloadId {
 pub enum Runtime {
     /// Docker Engine.
     Docker,
-    /// containerd, in the named containerd namespace (never `moby`: those are Docker's).
+    /// containerd, in the named containerd namespace (never one of Docker's).
     Containerd(Text),
     /// Nobody yet: it was read from a saved inspect or a compose file.
     File,

@@ -11,13 +11,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    socket,
-};
+use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, send};
 
 use super::decode::{attribute, number};
 use super::listen::{Heard, hear, open};
+use super::netlink::{self, receive};
 use super::netns::{Entrance, Netns, NetnsError};
 use super::wire::{messages, write};
 
@@ -209,9 +207,7 @@ pub fn read_events(events: &OwnedFd) -> io::Result<(bool, bool)> {
 impl Entries {
     /// Opens a socket in the calling thread's netns.
     fn open_here() -> io::Result<Self> {
-        let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
-        let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let fd = netlink::open(SockProtocol::NetlinkNetFilter, 0, SockFlag::empty())?;
         Ok(Self { socket: Arc::new(fd), sequence: 0 })
     }
 
@@ -319,11 +315,7 @@ impl Entries {
         let is_single = flags & (libc::NLM_F_DUMP | libc::NLM_F_ACK) == 0;
         let mut buffer = vec![0; ANSWER];
         loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => length,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno),
-            };
+            let length = receive(&self.socket, &mut buffer, MsgFlags::empty())?;
             for message in messages(&buffer[..length]) {
                 if message.sequence != self.sequence {
                     continue;

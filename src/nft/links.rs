@@ -5,13 +5,10 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    socket,
-};
+use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, send};
 
 use super::decode::attribute;
+use super::netlink::{open, receive};
 use super::wire::{Message, messages};
 use crate::compile::guard::Link;
 
@@ -31,9 +28,7 @@ const ANSWER: usize = 64 << 10;
 
 /// The links of the calling thread's netns with their addresses, by number.
 pub(super) fn links_here() -> io::Result<Vec<Link>> {
-    let protocol = SockProtocol::NetlinkRoute;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    let fd = open(SockProtocol::NetlinkRoute, 0, SockFlag::empty())?;
     let told = list(&fd, libc::RTM_GETLINK, link)?;
     let mut links: BTreeMap<u32, Link> = told.into_iter().map(|link| (link.index, link)).collect();
     for (index, address, bits) in list(&fd, libc::RTM_GETADDR, address)? {
@@ -63,11 +58,7 @@ fn list_once<T>(
     let mut buffer = vec![0; ANSWER];
     let (mut found, mut is_whole) = (Vec::new(), true);
     loop {
-        let length = match recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => length,
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
+        let length = receive(fd, &mut buffer, MsgFlags::empty())?;
         for Message { kind, flags, payload, .. } in messages(&buffer[..length]) {
             is_whole &= flags & INTERRUPTED == 0;
             match i32::from(kind) {

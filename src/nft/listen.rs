@@ -1,16 +1,14 @@
 //! Owns the sockets by which a netns' denials and connections are heard. They keep the netns alive while they are open.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt,
-    socket, sockopt,
-};
+use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, setsockopt, sockopt};
 
-use super::log::bind_groups;
+use super::log::{ANSWERS, DENIALS, Group, bind_group};
+use super::netlink::{self, Received};
 use super::netns::{Entrance, Netns, NetnsError};
 
 /// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY` as bits.
@@ -20,42 +18,96 @@ const BUFFER: usize = 1 << 20;
 /// The netns' own setting of whether connections' packets and bytes are counted (`nf_conntrack-sysctl`, 0 or 1).
 const ACCOUNTING: &str = "/proc/sys/net/netfilter/nf_conntrack_acct";
 
-/// What is heard of one netns.
+/// A socket something is heard by.
+pub type Ear = Arc<OwnedFd>;
+
+/// What is heard of one netns. Of each group of logged packets one process can be told, in the kernel's whole netns.
 #[derive(Clone, Debug)]
 pub struct Listeners {
-    /// Told of logged packets. None where somebody else is, or the kernel has no NFLOG, and why.
-    pub log: Result<Arc<OwnedFd>, String>,
+    /// Told of denied packets; or why it is not.
+    pub denials: Result<Ear, String>,
+    /// Told what resolvers answer; or why it is not.
+    pub answers: Result<Ear, String>,
     /// Told of connections.
-    pub connections: Arc<OwnedFd>,
+    pub connections: Ear,
 }
 
-impl Entrance {
-    /// Has denials and connections of a netns be told from now on.
-    pub fn listen(&self, netns: &Netns) -> Result<Listeners, NetnsError> {
-        self.enter(netns, || {
-            // Bytes are for people; where they cannot be counted connections are still told.
-            let _ = std::fs::write(ACCOUNTING, "1");
-            let netfilter = SockProtocol::NetlinkNetFilter;
-            let log = open(netfilter, 0).and_then(|socket| bind_groups(&socket).map(|()| socket));
-            let log = log.map_err(|error| match error.raw_os_error() {
-                Some(libc::EBUSY | libc::EPERM) => {
-                    "another process listens to NFLOG group 5747 or 5748 there".to_owned()
-                }
-                _ => format!("NFLOG cannot be heard: {error}"),
-            });
-            let connections = Arc::new(open(netfilter, CONNECTIONS)?);
-            Ok(Listeners { log: log.map(Arc::new), connections })
+impl Listeners {
+    /// What is not heard, and why.
+    pub fn missing(&self) -> Option<&str> {
+        let told = [self.denials.as_ref().err(), self.answers.as_ref().err()];
+        told.into_iter().flatten().next().map(String::as_str)
+    }
+
+    /// The same sockets, for one who reads on where another stops: what was read is not told again.
+    ///
+    /// Errors: too many open files.
+    pub fn again(&self) -> io::Result<Self> {
+        let again = |ear: &Ear| ear.try_clone().map(Arc::new);
+        let maybe = |ear: &Result<Ear, String>| match ear {
+            Ok(ear) => again(ear).map(Ok),
+            Err(why) => Ok(Err(why.clone())),
+        };
+        Ok(Self {
+            denials: maybe(&self.denials)?,
+            answers: maybe(&self.answers)?,
+            connections: again(&self.connections)?,
         })
     }
 }
 
+impl Entrance {
+    /// Has denials and connections of a netns be told from now on. What is heard there already, by `former`, is taken over.
+    pub fn listen(
+        &self,
+        netns: &Netns,
+        former: Option<&Listeners>,
+    ) -> Result<Listeners, NetnsError> {
+        let former = former.and_then(|former| former.again().ok());
+        if let Some(former) = &former
+            && former.missing().is_none()
+        {
+            return Ok(former.clone());
+        }
+        self.enter(netns, || {
+            // Bytes are for people; where they cannot be counted connections are still told.
+            let _ = std::fs::write(ACCOUNTING, "1");
+            let (denials, answers, connections) = match former {
+                Some(former) => (former.denials, former.answers, Ok(former.connections)),
+                None => {
+                    let nothing = || Err(String::new());
+                    (nothing(), nothing(), hearing(CONNECTIONS).map(Arc::new))
+                }
+            };
+            Ok(Listeners {
+                denials: denials.or_else(|_| logged(DENIALS)),
+                answers: answers.or_else(|_| logged(ANSWERS)),
+                connections: connections?,
+            })
+        })
+    }
+}
+
+/// A socket that is told a group's logged packets, in the calling thread's netns.
+fn logged(group: Group) -> Result<Ear, String> {
+    let bound = hearing(0).and_then(|socket| bind_group(&socket, group).map(|()| socket));
+    bound.map(Arc::new).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EPERM) => {
+            format!("another process listens to NFLOG group {} there", group.number)
+        }
+        _ => format!("NFLOG cannot be heard: {error}"),
+    })
+}
+
+fn hearing(groups: u32) -> io::Result<OwnedFd> {
+    open(SockProtocol::NetlinkNetFilter, groups)
+}
+
 /// A socket that is told what these groups are told, in the calling thread's netns.
 pub(super) fn open(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    let fd = netlink::open(protocol, groups, SockFlag::SOCK_NONBLOCK)?;
     // Where there is less room more is lost, and that is told.
     let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(fd)
 }
 
@@ -64,25 +116,20 @@ pub(super) fn open(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
 pub enum Heard {
     /// There is nothing more.
     Nothing,
-    /// So many bytes.
+    /// So many bytes; none where it was not the kernel who sent something.
     Bytes(usize),
     /// More was told than there was room for.
     Lost,
 }
 
-/// Reads what the kernel told next. What a process of the netns sent is passed over: with `NET_ADMIN` it could say anything
-/// (security model 7).
+/// Reads what the kernel told next.
 pub fn hear(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Heard> {
-    loop {
-        return match recvfrom::<NetlinkAddr>(socket.as_raw_fd(), buffer) {
-            Ok((length, from)) => match from {
-                Some(from) if from.pid() != 0 => continue,
-                _ => Ok(Heard::Bytes(length)),
-            },
-            Err(Errno::EAGAIN) => Ok(Heard::Nothing),
-            Err(Errno::ENOBUFS) => Ok(Heard::Lost),
-            Err(Errno::EINTR) => continue,
-            Err(errno) => Err(errno.into()),
-        };
+    match netlink::receive_any(socket, buffer, MsgFlags::MSG_DONTWAIT) {
+        Ok(Received::Kernels(length)) => Ok(Heard::Bytes(length)),
+        // It counts as something that was read: however much others send, looking at it ends.
+        Ok(Received::Others) => Ok(Heard::Bytes(0)),
+        Err(Errno::EAGAIN) => Ok(Heard::Nothing),
+        Err(Errno::ENOBUFS) => Ok(Heard::Lost),
+        Err(errno) => Err(errno.into()),
     }
 }

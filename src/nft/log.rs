@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, send};
 
 use super::decode::{attribute, long, number, string};
+use super::netlink::receive;
 use super::wire::{self, messages};
 use crate::compile::ruleset::{ANSWER_GROUP, LOG_GROUP};
 
@@ -20,10 +21,20 @@ const CONFIG: u16 = 1;
 const BIND: u8 = 1;
 /// `NFULNL_COPY_PACKET`.
 const COPY: u8 = 2;
-/// How much of a denied packet is asked for, in bytes: all headers there usually are.
-const HEADERS: u32 = 128;
-/// How much of an answer, in bytes: what fits one datagram (RFC 6891 recommends 1232 at most).
-const WHOLE_ANSWER: u32 = 1500;
+
+/// A group of logged packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    /// By which rules name it.
+    pub(super) number: u16,
+    /// How much of each packet is asked for, in bytes.
+    length: u32,
+}
+
+/// Denied packets: all headers there usually are.
+pub(super) const DENIALS: Group = Group { number: LOG_GROUP, length: 128 };
+/// What resolvers answer: what fits one datagram (RFC 6891 recommends 1232 at most).
+pub(super) const ANSWERS: Group = Group { number: ANSWER_GROUP, length: 1500 };
 
 /// A packet that a rule logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +51,15 @@ pub struct Logged<'a> {
     pub at_us: Option<u64>,
 }
 
-/// Has the rules' packets be sent to this socket. It acts on the netns it was opened in.
+/// Has a group's packets be sent to this socket. It acts on the netns it was opened in.
 ///
-/// Errors: `EBUSY` where somebody else listens to a group there already.
-pub(super) fn bind_groups(socket: &OwnedFd) -> io::Result<()> {
-    for (group, length) in [(LOG_GROUP, HEADERS), (ANSWER_GROUP, WHOLE_ANSWER)] {
-        configure(socket, group, (1, vec![BIND]))?;
-        let mode = [&length.to_be_bytes()[..], &[COPY, 0]].concat();
-        configure(socket, group, (2, mode))?;
-        // One packet is sent as soon as it is there: the rules' limits keep them few.
-        configure(socket, group, (5, 1u32.to_be_bytes().to_vec()))?;
-    }
-    Ok(())
+/// Errors: `EBUSY` where somebody else listens to the group there already.
+pub(super) fn bind_group(socket: &OwnedFd, group: Group) -> io::Result<()> {
+    configure(socket, group.number, (1, vec![BIND]))?;
+    let mode = [&group.length.to_be_bytes()[..], &[COPY, 0]].concat();
+    configure(socket, group.number, (2, mode))?;
+    // One packet is sent as soon as it is there: the rules' limits keep them few.
+    configure(socket, group.number, (5, 1u32.to_be_bytes().to_vec()))
 }
 
 fn configure(socket: &OwnedFd, group: u16, value: (u16, Vec<u8>)) -> io::Result<()> {
@@ -61,9 +69,9 @@ fn configure(socket: &OwnedFd, group: u16, value: (u16, Vec<u8>)) -> io::Result<
     let mut buffer = vec![0; 4096];
     loop {
         // The answer is there when `send` returns; packets of a group that was bound before may come first.
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+        let length = match receive(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => length,
-            Err(Errno::EINTR | Errno::ENOBUFS) => continue,
+            Err(Errno::ENOBUFS) => continue,
             Err(errno) => return Err(errno.into()),
         };
         match messages(&buffer[..length]).find_map(|message| message.errno()) {

@@ -1,7 +1,7 @@
 //! Owns the kernel's side: rendering, encoding, applying, dumping and diffing rulesets.
 //!
 //! `render`, `expr` and `diff` are pure; `message` writes and `decode` reads netlink messages; `socket` sends one
-//! transaction and tells what failed; `owner` says whose a table is; `netns` opens sockets in other network
+//! transaction and tells what failed; `netlink` opens sockets and takes what the kernel says, and nobody else; `owner` says whose a table is; `netns` opens sockets in other network
 //! namespaces; `listen` opens what denials and connections are heard by, `log`, `packet` and `conntrack` read it; `links` reads their interfaces and addresses, and `seats` keeps their queues from `AF_XDP` sockets.
 //! What a ruleset should be is never decided here.
 
@@ -15,6 +15,7 @@ pub(crate) mod links;
 pub mod listen;
 pub mod log;
 pub mod message;
+mod netlink;
 pub mod netns;
 pub mod owner;
 pub mod packet;

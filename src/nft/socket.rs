@@ -8,13 +8,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
-    recv, send, setsockopt, socket, sockopt,
+    MsgFlags, NetlinkAddr, SockFlag, SockProtocol, getsockname, send, setsockopt, sockopt,
 };
 
 use super::decode::{self, Counts, attribute};
 use super::diff::{Op, Transaction};
 use super::message::{ask_for_short_errors, encode, number};
+use super::netlink::{open, receive};
 use super::owner::{Holder, TableState};
 use super::wire;
 use crate::compile::ruleset::{Comment, Element, Ruleset, Set, TableFamily};
@@ -111,13 +111,7 @@ pub struct KernelTable {
 impl KernelTable {
     /// Opens a socket in the calling thread's netns.
     pub fn open_here() -> io::Result<Self> {
-        let fd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let fd = open(SockProtocol::NetlinkNetFilter, 0, SockFlag::empty())?;
         // Without CAP_NET_ADMIN in the initial user namespace the buffers stay small; then large changes fail loudly.
         let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
@@ -143,7 +137,7 @@ impl KernelTable {
             return Ok(());
         }
         let encoded = encode(transaction.operations(), generation_id);
-        let refused = self.send_batch(&encoded.bytes)?;
+        let refused = self.send_batch(encoded.bytes)?;
         match refused.iter().find(|reply| reply.errno != 0) {
             None => Ok(()),
             Some(reply) => Err(reply.explain(transaction, &encoded.sequence)),
@@ -152,29 +146,32 @@ impl KernelTable {
 
     /// Sends a batch about tables of others.
     pub(super) fn send_all(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        let refused = self.send_batch(bytes)?;
+        let refused = self.send_batch(bytes.to_vec())?;
         match refused.iter().find(|reply| reply.errno != 0) {
             None => Ok(()),
             Some(reply) => Err(ApplyError::Io(io::Error::from_raw_os_error(reply.errno))),
         }
     }
 
-    /// Sends a batch. Returns what the kernel has to say against it.
-    fn send_batch(&mut self, bytes: &[u8]) -> Result<Vec<Reply>, ApplyError> {
-        let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::empty());
+    /// Sends a batch. Returns what the kernel has to say of it.
+    fn send_batch(&mut self, mut bytes: Vec<u8>) -> Result<Vec<Reply>, ApplyError> {
+        wire::ask_for_an_answer(&mut bytes);
+        let sent = send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty());
         sent.map_err(|errno| self.send_error(errno))?;
-        // The kernel has done or refused everything when `send` returns: what it has to say is there now.
-        let mut refused = Vec::new();
+        // The kernel has done or refused everything when `send` returns: what it has to say is there now. Where it says
+        // nothing there was no room for it, and nobody knows.
+        let mut replies = Vec::new();
         let mut buffer = vec![0; ANSWER];
         loop {
-            let flags = MsgFlags::MSG_DONTWAIT;
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
+            let length = match receive(&self.socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => length,
-                Err(nix::errno::Errno::EAGAIN) => return Ok(refused),
-                Err(nix::errno::Errno::EINTR) => continue,
+                Err(nix::errno::Errno::EAGAIN) if replies.is_empty() => {
+                    return Err(ApplyError::Io(nix::errno::Errno::ENOBUFS.into()));
+                }
+                Err(nix::errno::Errno::EAGAIN) => return Ok(replies),
                 Err(errno) => return Err(ApplyError::Io(errno.into())),
             };
-            refused.extend(wire::messages(&buffer[..length]).filter_map(Reply::of));
+            replies.extend(wire::messages(&buffer[..length]).filter_map(Reply::of));
         }
     }
 
@@ -196,12 +193,8 @@ impl KernelTable {
         let mut buffer = vec![0; ANSWER];
         let mut is_told = false;
         while is_dump || !is_told {
-            let flags = MsgFlags::empty();
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, flags) {
-                Ok(length) => length,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(errno) => return Err(ApplyError::Io(errno.into())),
-            };
+            let length = receive(&self.socket, &mut buffer, MsgFlags::empty())
+                .map_err(|errno| ApplyError::Io(errno.into()))?;
             for message in wire::messages(&buffer[..length]) {
                 if message.sequence != self.sequence {
                     continue;

@@ -59,6 +59,24 @@ pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
+/// Has the kernel answer the last message before a batch's end, also where there is nothing to say against it.
+pub(super) fn ask_for_an_answer(batch: &mut [u8]) {
+    /// `NFNL_MSG_BATCH_BEGIN` and `…_END`.
+    const FRAMES: [u16; 2] = [0x10, 0x11];
+    let (mut at, mut last) = (0, None);
+    while let Some(header) = batch.get(at..at + HEADER) {
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        if !FRAMES.contains(&u16::from_ne_bytes([header[4], header[5]])) {
+            last = Some(at);
+        }
+        at += length.max(HEADER).next_multiple_of(4);
+    }
+    if let Some(at) = last {
+        let flags = u16::from_ne_bytes([batch[at + 6], batch[at + 7]]) | libc::NLM_F_ACK as u16;
+        batch[at + 6..at + 8].copy_from_slice(&flags.to_ne_bytes());
+    }
+}
+
 /// A message with these attributes, each a string with its end.
 pub(super) fn write(
     kind: u16,

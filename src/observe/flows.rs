@@ -2,11 +2,24 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::record::{Flow, FlowKey};
+use super::party::Party;
+use super::record::{End, Flow, FlowKey};
+use super::share;
 use crate::nft::conntrack::Count;
 
-/// How many keys are kept. When there are more, those go first that were not seen for the longest time.
+/// How many keys are kept. When there are more, whoever has most gives way, with what was not seen for the longest time.
 const KEPT: usize = 20_000;
+/// How many give way at once, so that it is done seldom.
+const SURPLUS: usize = KEPT / 10;
+
+/// In whose netns they were seen, and at which end: visitors push nothing out of what a workload asked for itself.
+fn owner(key: &FlowKey) -> (Party, End) {
+    let party = match key.end {
+        End::Client => &key.client,
+        End::Server => &key.server,
+    };
+    (party.clone(), key.end)
+}
 
 /// Flows by key.
 #[derive(Debug, Default)]
@@ -48,7 +61,7 @@ impl Flows {
 
     fn entry(&mut self, key: &FlowKey, at_us: u64) -> &mut Flow {
         if !self.flows.contains_key(key) && self.flows.len() >= KEPT {
-            self.forget_oldest();
+            self.make_room();
         }
         self.changed.insert(key.clone());
         self.flows.entry(key.clone()).or_insert_with(|| Flow {
@@ -64,13 +77,11 @@ impl Flows {
         })
     }
 
-    /// Makes room: a tenth at once, so that it is done seldom.
-    fn forget_oldest(&mut self) {
-        let mut times: Vec<u64> = self.flows.values().map(|flow| flow.last_us).collect();
-        let tenth = times.len() / 10;
-        let (_, bound, _) = times.select_nth_unstable(tenth);
-        let bound = *bound;
-        self.flows.retain(|_, flow| flow.last_us > bound);
+    fn make_room(&mut self) {
+        let entries = self.flows.iter().map(|(key, flow)| (owner(key), flow.last_us));
+        let bounds = share::bounds(entries, SURPLUS);
+        self.flows
+            .retain(|key, flow| bounds.get(&owner(key)).is_none_or(|bound| flow.last_us > *bound));
         let flows = &self.flows;
         self.changed.retain(|key| flows.contains_key(key));
     }
@@ -132,14 +143,19 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_of_every_port_does_not_grow_it_without_end() {
+    fn a_scan_of_every_port_does_not_grow_it_without_end_and_takes_no_room_of_others() {
         let mut flows = Flows::default();
+        let named =
+            |name: &str| Party::Workload { name: name.into(), model: None, selector: name.into() };
+        let quiet = FlowKey { client: named("quiet"), ..key(80) };
+        flows.began(&quiet, 0);
         for number in 0..60_000u32 {
             let mut one = key((number % 65_535 + 1) as u16);
             one.end = if number < 40_000 { End::Client } else { End::Server };
             flows.began(&one, u64::from(number));
             assert!(flows.len() <= KEPT);
         }
+        assert!(flows.list().iter().any(|flow| flow.key == quiet));
         let newest = flows.list().last().map(|flow| flow.last_us);
         assert_eq!(newest, Some(59_999));
         assert!(flows.take_changed().len() <= KEPT);

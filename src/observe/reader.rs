@@ -1,16 +1,17 @@
 //! Owns reading what the kernel tells of one netns: a task for each, at a bounded pace, whatever a container does.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::mpsc;
 
 use super::seen::{Seen, logged};
 use crate::nft::conntrack::told;
-use crate::nft::listen::{Heard, hear};
+use crate::nft::listen::{Ear, Heard, Listeners, hear};
 use crate::nft::log;
 use crate::nft::message::ready::when_readable;
 use crate::reconcile::feed::Listening;
@@ -19,8 +20,10 @@ use crate::reconcile::feed::Listening;
 const AT_ONCE: usize = 64 << 10;
 /// How many messages are read before others get their turn: the kernel tells each connection in one of its own.
 const READS: usize = 512;
-/// The same at the end, when nothing more comes.
-const LAST_READS: usize = 8192;
+/// The same of logged packets, of which our own rules log a few a second. Others' rules may log as many as they like.
+const LOGGED_READS: usize = 64;
+/// Of both so many times as much at the end, when nothing more comes.
+const LAST: usize = 16;
 /// Between two looks; what a container can make us do in a second is bounded by this. More is lost, counted, and told.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -53,31 +56,25 @@ async fn read_until_it_ends(
     mut listening: Listening,
     reports: &mpsc::Sender<Report>,
 ) -> io::Result<()> {
-    let connections = when_readable(Arc::clone(&listening.listeners.connections))?;
-    let log = match &listening.listeners.log {
-        Ok(log) => Some(when_readable(Arc::clone(log))?),
-        Err(_) => None,
-    };
+    let ears = ears(&listening.listeners)?;
     let mut buffer = vec![0; AT_ONCE];
     let mut is_over = false;
     while !is_over {
-        // All arms are cancel-safe.
-        let (ready, is_log) = tokio::select! {
-            _ = &mut listening.until => { is_over = true; (None, false) }
-            ready = connections.readable() => (Some(ready?), false),
-            ready = readable(log.as_ref()) => (Some(ready?), true),
+        // Both arms are cancel-safe.
+        let mut ready = tokio::select! {
+            _ = &mut listening.until => { is_over = true; None }
+            ready = any_readable(&ears) => Some(ready?),
         };
         let mut report = Report { place, seen: Vec::new(), lost: 0, is_last: false };
-        let reads = if is_over { LAST_READS } else { READS };
-        // Connections first: by them answers are told from questions.
-        let mut is_empty =
-            take(connections.get_ref(), reads, &mut buffer, &mut report, connection)?;
-        if let Some(log) = &log {
-            let is_log_empty = take(log.get_ref(), reads, &mut buffer, &mut report, denial)?;
-            is_empty = if is_log { is_log_empty } else { is_empty };
-        }
-        if is_empty && let Some(mut ready) = ready {
-            ready.clear_ready();
+        for (number, ear) in ears.iter().enumerate() {
+            let reads = if is_over { LAST * ear.reads } else { ear.reads };
+            let is_empty = ear.read(reads, &mut buffer, &mut report)?;
+            if let Some((of, guard)) = &mut ready
+                && is_empty
+                && *of == number
+            {
+                guard.clear_ready();
+            }
         }
         if (report.lost > 0 || !report.seen.is_empty()) && reports.send(report).await.is_err() {
             // The daemon stops.
@@ -90,38 +87,49 @@ async fn read_until_it_ends(
     Ok(())
 }
 
-/// Never, without a socket.
-async fn readable(
-    socket: Option<&AsyncFd<Arc<OwnedFd>>>,
-) -> io::Result<AsyncFdReadyGuard<'_, Arc<OwnedFd>>> {
-    match socket {
-        Some(socket) => socket.readable().await,
-        None => std::future::pending().await,
+/// A socket, and what makes sense of what it is told.
+struct HeardBy {
+    socket: AsyncFd<Ear>,
+    /// How much is read at one look.
+    reads: usize,
+    meaning: fn(&[u8], &mut Vec<Seen>),
+}
+
+impl HeardBy {
+    /// Reads until there is nothing more, or enough was read. Returns whether there is nothing more.
+    fn read(&self, reads: usize, buffer: &mut [u8], report: &mut Report) -> io::Result<bool> {
+        for _ in 0..reads {
+            match hear(self.socket.get_ref(), buffer)? {
+                Heard::Nothing => return Ok(true),
+                Heard::Bytes(length) => (self.meaning)(&buffer[..length], &mut report.seen),
+                Heard::Lost => report.lost += 1,
+            }
+        }
+        Ok(false)
     }
 }
 
-/// Reads a socket until it has nothing more, or enough was read. Returns whether it has nothing more.
-fn take(
-    socket: &OwnedFd,
-    reads: usize,
-    buffer: &mut [u8],
-    report: &mut Report,
-    read: fn(&[u8], &mut Vec<Seen>),
-) -> io::Result<bool> {
-    for _ in 0..reads {
-        match hear(socket, buffer)? {
-            Heard::Nothing => return Ok(true),
-            Heard::Bytes(length) => read(&buffer[..length], &mut report.seen),
-            Heard::Lost => report.lost += 1,
-        }
-    }
-    Ok(false)
+/// In the order they are read: by connections answers are told from questions, by names addresses get theirs.
+fn ears(listeners: &Listeners) -> io::Result<Vec<HeardBy>> {
+    let heard_by = |ear: &Ear, reads, meaning| {
+        when_readable(Arc::clone(ear)).map(|socket| HeardBy { socket, reads, meaning })
+    };
+    let logged = [&listeners.answers, &listeners.denials];
+    let logged = logged.into_iter().flatten().map(|ear| heard_by(ear, LOGGED_READS, logged_packet));
+    iter::once(heard_by(&listeners.connections, READS, connection)).chain(logged).collect()
+}
+
+/// The first of them that has something to read, and its number.
+async fn any_readable(ears: &[HeardBy]) -> io::Result<(usize, AsyncFdReadyGuard<'_, Ear>)> {
+    let readable = ears.iter().map(|ear| Box::pin(ear.socket.readable()));
+    let (guard, number, _) = select_all(readable).await;
+    Ok((number, guard?))
 }
 
 fn connection(bytes: &[u8], seen: &mut Vec<Seen>) {
     seen.extend(told(bytes).map(Seen::Connection));
 }
 
-fn denial(bytes: &[u8], seen: &mut Vec<Seen>) {
+fn logged_packet(bytes: &[u8], seen: &mut Vec<Seen>) {
     seen.extend(log::logged(bytes).filter_map(|one| logged(&one)));
 }

@@ -27,7 +27,7 @@ pub fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::fixture::{catalogue, compose, enforce, make};
+    use crate::policy::fixture::{catalogue, compose, enforce, make, resolutions};
 
     #[test]
     fn a_selector_chooses_workloads_and_an_entity_none() {
@@ -36,23 +36,7 @@ mod tests {
             compose("blog/api", "node", 4),
             make("lone", "redis").on("net", 5),
         ];
-        let resolutions = makes
-            .iter()
-            .map(|make| {
-                let resolution = Resolution {
-                    model: make
-                        .workload
-                        .image
-                        .reference
-                        .as_ref()
-                        .and_then(|image| crate::model::ModelName::new(&image.repository)),
-                    confidence: 1.0,
-                    evidence: Vec::new(),
-                    reason: None,
-                };
-                (make.workload.id.clone(), resolution)
-            })
-            .collect();
+        let resolutions = resolutions(&makes);
         let inventory: Inventory = makes.iter().map(|make| make.clone().build()).collect();
         let chosen = |text: &str| -> Vec<String> {
             let selector = text.parse().unwrap();

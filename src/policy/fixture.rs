@@ -258,19 +258,19 @@ pub(crate) fn world(makes: &[Make]) -> World {
     world_with(makes, enforce(), "")
 }
 
+/// What each of them is, for certain.
+pub(crate) fn resolutions(makes: &[Make]) -> BTreeMap<WorkloadId, Resolution> {
+    let resolution = |make: &Make| Resolution {
+        model: make.model.and_then(ModelName::new),
+        confidence: 1.0,
+        evidence: Vec::new(),
+        reason: None,
+    };
+    makes.iter().map(|make| (make.workload.id.clone(), resolution(make))).collect()
+}
+
 pub(crate) fn world_with(makes: &[Make], settings: Settings, statements: &str) -> World {
-    let resolutions: BTreeMap<_, _> = makes
-        .iter()
-        .map(|make| {
-            let resolution = Resolution {
-                model: make.model.and_then(ModelName::new),
-                confidence: 1.0,
-                evidence: Vec::new(),
-                reason: None,
-            };
-            (make.workload.id.clone(), resolution)
-        })
-        .collect();
+    let resolutions = resolutions(makes);
     let inventory: Inventory = makes.iter().map(|make| make.clone().build()).collect();
     let policies =
         generate(&inventory, &resolutions, &catalogue(), &operator(statements), &settings);

@@ -122,6 +122,11 @@ impl Failure {
         matches!(self, Self::Netns(NetnsError::Gone(_)))
     }
 
+    /// The socket failed, and not what was asked of it.
+    pub fn is_of_socket(&self) -> bool {
+        matches!(self, Self::Apply(ApplyError::Io(_)))
+    }
+
     /// The error with all its causes, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
@@ -164,6 +169,15 @@ impl Kernel {
     /// Brings one netns to what is desired. The target gets the process and the socket it was done with, whatever the
     /// result.
     pub fn apply(&self, target: &mut Target) -> Result<Applied, Failure> {
+        let applied = self.attempt(target);
+        // Nobody knows what a socket that failed has still to say: the next try has another.
+        if applied.as_ref().is_err_and(Failure::is_of_socket) {
+            target.socket = None;
+        }
+        applied
+    }
+
+    fn attempt(&self, target: &mut Target) -> Result<Applied, Failure> {
         let began = Instant::now();
         let process = match &target.process {
             Some(process) => process,
@@ -342,8 +356,8 @@ impl Kernel {
     }
 
     /// Has denials and connections of a netns be told from now on.
-    pub fn listen(&self, netns: &Netns) -> Result<Listeners, Failure> {
-        Ok(self.entrance.listen(netns)?)
+    pub fn listen(&self, netns: &Netns, former: Option<&Listeners>) -> Result<Listeners, Failure> {
+        Ok(self.entrance.listen(netns, former)?)
     }
 
     /// Has the ends of control connections in a netns be told from now on.

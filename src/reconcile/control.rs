@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::apply::{Failure, Kernel, Known};
-use super::watch::Closing;
+use super::kept::SlowToClose;
 use crate::nft::Netns;
 use crate::nft::conntrack_entries::{ControlWatch, read_events};
 use crate::nft::message::ready::when_readable;
@@ -78,7 +78,7 @@ async fn follow(kernel: Kernel, process: Arc<Process>) {
 async fn follow_until_it_fails(pid: u32, watch: ControlWatch) -> io::Result<()> {
     let ControlWatch { events, mut entries } = watch;
     // Dropped last, after what is registered.
-    let _closing = Closing(Some([Arc::clone(&events), entries.socket()]));
+    let _closing = SlowToClose::from(Some([Arc::clone(&events), entries.socket()]));
     let told = when_readable(Arc::clone(&events))?;
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -3,6 +3,8 @@
 //! One task owns all state. Work on a netns runs on blocking threads, at most [`WORKERS`] at once, and comes back as
 //! a message; the loop itself never waits for the kernel or for Docker.
 
+mod finish;
+mod listening;
 mod requests;
 mod watching;
 
@@ -20,12 +22,13 @@ use super::coverage::LastTry;
 use super::desired::{Desired, Rules, desire, is_running};
 use super::feed::{self, Outlet, View};
 use super::foreign::{self, Finding};
-use super::journal::{Entry, Journal};
-use super::kept::{Kept, await_end};
+use super::hearing::Hearing;
+use super::journal::Journal;
+use super::kept::Kept;
 use super::queue::Queue;
 use super::start::Start;
 
-use super::watch::{LogLimit, News, Watcher};
+use super::watch::{LogLimit, Watcher};
 use crate::compile::Ruleset;
 use crate::config::Foreign;
 use crate::metadata::{
@@ -77,8 +80,10 @@ pub(super) struct NetnsState {
     /// Their chains.
     pub(super) foreign: Vec<Finding>,
     log: LogLimit,
-    /// While this is held its denials and connections are listened to.
-    listening: Option<oneshot::Sender<()>>,
+    /// Whether it was asked to be watched, and there is no answer yet.
+    is_watch_asked: bool,
+    /// Where its denials and connections are heard.
+    hearing: Hearing,
     /// Whether its container waited for this before its first instruction; none where it ran before the daemon did.
     pub(super) has_waited: Option<bool>,
 }
@@ -109,8 +114,15 @@ pub struct Engine {
     has_caught_up: bool,
     clearing: Option<Clearing>,
     foreign: Foreign,
-    /// Sockets into netns that another workload stands for from now on, by inode.
-    left: BTreeMap<u64, Kept>,
+    /// What is held of netns that another workload stands for from now on, by inode.
+    left: BTreeMap<u64, Left>,
+}
+
+/// What is held of a netns whose workload has gone.
+#[derive(Debug, Default)]
+struct Left {
+    socket: Kept,
+    hearing: Hearing,
 }
 
 /// Why the loop ended.
@@ -247,8 +259,10 @@ impl Engine {
             let keep = stands_for(owner, state.pid);
             if !keep {
                 self.queue.forget(owner);
-                self.left
-                    .extend(state.socket.take().map(|left| (left.inode, Kept::from(Some(left)))));
+                let (socket, hearing) =
+                    (std::mem::take(&mut state.socket), std::mem::take(&mut state.hearing));
+                let inode = socket.get().map(|socket| socket.inode).or(hearing.inode());
+                self.left.extend(inode.map(|inode| (inode, Left { socket, hearing })));
             }
             keep
         });
@@ -304,11 +318,12 @@ impl Engine {
         let mut wanted = self.desired.wanted(id);
         let state = self.netns.entry(id.clone()).or_default();
         if state.pid != netns.pid {
-            // Who is left in a netns takes over the socket its table belongs to.
-            let left = netns.inode.and_then(|inode| self.left.remove(&inode));
+            // Who is left in a netns takes over the socket its table belongs to, and those it is heard by.
+            let left = netns.inode.and_then(|inode| self.left.remove(&inode)).unwrap_or_default();
             *state = NetnsState {
                 pid: netns.pid,
-                socket: left.unwrap_or_default(),
+                socket: left.socket,
+                hearing: left.hearing.handed_over(),
                 wanted,
                 has_waited: self.has_caught_up.then_some(false),
                 ..NetnsState::default()
@@ -333,6 +348,7 @@ impl Engine {
             // A try under way may bring back what it knows: doubt outlives it.
             state.is_doubted = true;
             state.wants_look = true;
+            state.hearing.retry();
             self.queue.add(owner.clone(), now);
         }
         self.tell_rest();
@@ -362,99 +378,14 @@ impl Engine {
                 let began = Instant::now();
                 let found = look
                     .zip(target.socket.as_mut())
-                    .and_then(|(look, socket)| foreign::look(&mut socket.table, look).ok())
-                    .map(|found| (found, began.elapsed()));
+                    .map(|(look, socket)| foreign::look(&mut socket.table, look));
+                if found.as_ref().is_some_and(Result::is_err) {
+                    target.socket = None;
+                }
+                let found = found.and_then(Result::ok).map(|found| (found, began.elapsed()));
                 // Nobody listens any more only when the daemon stops.
                 let _ = finished.send(Done { target, found, result });
             });
-        }
-    }
-
-    fn finish(&mut self, done: Done, sender: &mpsc::UnboundedSender<News>) {
-        let Done { target, found, result } = done;
-        let Target { owner, pid, process, wanted, is_fresh, socket, .. } = target;
-        let socket = Kept::from(socket);
-        let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
-            // It ended, or started again, meanwhile.
-            self.queue.done(&owner);
-            return;
-        };
-        let inventory = self.facts.inventory();
-        let name = inventory.get(&owner).map(|workload| workload.name.clone()).unwrap_or_default();
-        if let (None, Some(process)) = (&state.process, &process) {
-            await_end(owner.clone(), process, sender.clone());
-        }
-        state.port_id = socket.port_id();
-        (state.process, state.socket) = (process, socket);
-        match result {
-            Ok(applied) => {
-                match &applied.unseated {
-                    None => self.queue.done(&owner),
-                    Some(why) => {
-                        let wait = self.queue.failed(owner.clone(), Instant::now());
-                        tracing::warn!(workload = %name, why, retry_ms = wait.as_millis(), "not all is stopped");
-                    }
-                }
-                if let Some(clearing) = &mut self.clearing {
-                    clearing.note(&applied.transaction);
-                }
-                // What follows links that only the runtime can change is no repair.
-                let follows = !wanted.guard.is_admin && state.guard != applied.known.guard;
-                let is_repair = state.reached.as_ref() == Some(&wanted) && !follows;
-                state.guard.clone_from(&applied.known.guard);
-                state.last = LastTry {
-                    is_in_force: applied.known.ruleset.is_some(),
-                    is_guarded: wanted.guard.guards
-                        && wanted.guard.denies
-                        && applied.unguarded.is_none()
-                        && applied.unseated.is_none(),
-                    unguarded: applied.unguarded.or(applied.unseated),
-                    error: None,
-                    diverted: state.last.diverted.take(),
-                };
-                if is_fresh || state.first.is_none() {
-                    state.first = Some(applied.addresses.clone());
-                }
-                state.known = Some(applied.known);
-                state.reached = Some(wanted);
-                Follower::keep(&mut state.control, &self.kernel, &state.process, &state.known);
-                let by = state.by.take().filter(|_| is_repair);
-                if !applied.transaction.is_empty() {
-                    // What we are made to do in a loop is limited; what we decide is told.
-                    let allowed = if is_repair { state.log.allow(Instant::now()) } else { Some(0) };
-                    let entry = self.journal.note(
-                        (owner.as_str(), name.as_str()),
-                        &applied.transaction,
-                        is_repair,
-                        applied.took,
-                        applied.committed,
-                        (by.map(|by| by.to_string()), allowed.is_none()),
-                    );
-                    if let Some(suppressed) = allowed {
-                        report(entry, suppressed);
-                    }
-                }
-                self.ask_for_watch(&owner, sender);
-                if self.facts.set_addresses(&owner, applied.addresses.into_iter().collect()) {
-                    self.decide();
-                }
-            }
-            Err(failure) if failure.is_gone() => {
-                tracing::debug!(workload = %name, "ended while it was being programmed");
-                self.queue.done(&owner);
-            }
-            Err(failure) => {
-                let error = failure.chain();
-                let wait = self.queue.failed(owner.clone(), Instant::now());
-                if let Some(suppressed) = state.log.allow(Instant::now()) {
-                    let retry_ms = wait.as_millis();
-                    tracing::error!(workload = %name, %error, retry_ms, suppressed, "not programmed");
-                }
-                state.last.error = Some(error);
-            }
-        }
-        if let Some((findings, took)) = found {
-            self.take_findings(&owner, findings, took);
         }
     }
 }
@@ -462,30 +393,6 @@ impl Engine {
 /// What is urgent is asked for as if it had been long ago: before all that is asked for now.
 fn urgent(now: Instant) -> Instant {
     now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
-}
-
-fn report(entry: &Entry, suppressed: u32) {
-    let first = entry.changes.first().map(String::as_str).unwrap_or_default();
-    if entry.is_repair {
-        tracing::warn!(
-            workload = entry.workload,
-            by = entry.by.clone().unwrap_or_else(watching::unknown),
-            operations = entry.operations,
-            first,
-            suppressed,
-            "somebody changed the table; repaired"
-        );
-    } else {
-        tracing::info!(
-            workload = entry.workload,
-            operations = entry.operations,
-            elements_only = entry.is_elements_only,
-            revokes = entry.is_revoking,
-            took_us = entry.took_us,
-            first,
-            "programmed"
-        );
-    }
 }
 
 async fn sleep_until(due: Option<Instant>) {

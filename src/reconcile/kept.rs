@@ -18,33 +18,48 @@ pub struct Socket {
 }
 
 /// Where the socket is while nobody uses it.
-#[derive(Debug, Default)]
-pub(super) struct Kept(Option<Socket>);
+pub(super) type Kept = SlowToClose<Socket>;
 
 impl Kept {
-    pub(super) fn take(&mut self) -> Option<Socket> {
+    /// By which others know it.
+    pub(super) fn port_id(&self) -> Option<u32> {
+        self.get().map(|socket| socket.table.port_id())
+    }
+}
+
+/// Netlink sockets. Closing one waits for the kernel to have freed what was removed (some 10 ms): no loop, and no thread
+/// that others need, may wait for that.
+#[derive(Debug)]
+pub(super) struct SlowToClose<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> SlowToClose<T> {
+    pub(super) fn take(&mut self) -> Option<T> {
         self.0.take()
     }
 
-    /// By which others know it.
-    pub(super) fn port_id(&self) -> Option<u32> {
-        self.0.as_ref().map(|socket| socket.table.port_id())
+    pub(super) fn get(&self) -> Option<&T> {
+        self.0.as_ref()
     }
 }
 
-impl From<Option<Socket>> for Kept {
-    fn from(socket: Option<Socket>) -> Self {
-        Self(socket)
+impl<T: Send + 'static> Default for SlowToClose<T> {
+    fn default() -> Self {
+        Self(None)
     }
 }
 
-impl Drop for Kept {
-    /// Closing waits for the kernel to have freed what was removed (some 10 ms): no loop may wait for that.
+impl<T: Send + 'static> From<Option<T>> for SlowToClose<T> {
+    fn from(sockets: Option<T>) -> Self {
+        Self(sockets)
+    }
+}
+
+impl<T: Send + 'static> Drop for SlowToClose<T> {
     fn drop(&mut self) {
-        if let Some(socket) = self.0.take()
+        if let Some(sockets) = self.0.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn_blocking(move || drop(socket));
+            runtime.spawn_blocking(move || drop(sockets));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Owns keeping it true: events and the kernel's state in, the smallest transactions out.
 //!
 //! `desired` (pure) is the pipeline from facts to rulesets; `apply` brings one netns to what is desired; `queue`
-//! orders the work; `start` is the gate containers wait at; `kept` is what is held of a running container; `engine` is the
+//! orders the work; `start` is the gate containers wait at; `kept` is what is held of a running container, `hearing` where it is heard; `engine` is the
 //! daemon's loop; `feed` hands on what others may look at. Level-triggered: why something woke up is logged, never decided on.
 
 pub mod apply;
@@ -13,6 +13,7 @@ pub mod desired;
 pub mod engine;
 pub mod feed;
 pub mod foreign;
+mod hearing;
 pub mod identity;
 pub mod journal;
 pub mod kept;

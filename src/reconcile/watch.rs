@@ -1,16 +1,15 @@
 //! Owns following what others do in each netns: one task for each, few words to the loop, however much is done.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::hearing::Heard;
 use super::identity;
-use super::kept::Ended;
+use super::kept::{Ended, SlowToClose};
 use crate::metadata::WorkloadId;
-use crate::nft::listen::Listeners;
 use crate::nft::message::ready::when_readable;
 use crate::nft::watch::{Committer, Reader, Seen, Watch};
 
@@ -23,14 +22,9 @@ pub(super) enum News {
     /// Its container's first process has ended.
     Ended(Ended),
     /// It can be watched now, or why not.
-    Watchable {
-        owner: WorkloadId,
-        pid: u32,
-        inode: u64,
-        watch: Result<Watch, String>,
-        /// Where its denials and connections are heard.
-        listeners: Result<Listeners, String>,
-    },
+    Watchable { owner: WorkloadId, pid: u32, inode: u64, watch: Result<Watch, String> },
+    /// Its denials and connections can be heard now, or why not.
+    Hearable(Heard),
     /// Somebody did something there.
     Noticed(Notice),
 }
@@ -59,19 +53,6 @@ impl Drop for Watcher {
     }
 }
 
-/// Closing an nfnetlink socket can wait for the kernel: no thread that others need may wait for that.
-pub(super) struct Closing(pub(super) Option<[Arc<OwnedFd>; 2]>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        if let Some(sockets) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn_blocking(move || drop(sockets));
-        }
-    }
-}
-
 /// Watches a netns. `own` is the port id of the socket our own changes are made with.
 pub(super) fn follow(
     (owner, pid, inode): (WorkloadId, u32, u64),
@@ -95,7 +76,7 @@ async fn follow_until_it_fails(
     news: mpsc::UnboundedSender<News>,
 ) -> std::io::Result<()> {
     // Dropped last, after what is registered.
-    let _closing = Closing(Some([Arc::clone(&watch.nftables), Arc::clone(&watch.links)]));
+    let _closing = SlowToClose::from(Some([Arc::clone(&watch.nftables), Arc::clone(&watch.links)]));
     let nftables = when_readable(Arc::clone(&watch.nftables))?;
     let links = when_readable(Arc::clone(&watch.links))?;
     let mut reader = Reader::new(own);

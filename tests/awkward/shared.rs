@@ -87,6 +87,8 @@ fn who_is_left_when_the_owner_ends_stays_closed() {
         assert!(!coverage.as_str().unwrap().starts_with("unprotected"), "{coverage}");
         assert!(container.table().is_some());
     }
+    // Who stands for the netns now hears what the owner heard: nobody is in the way of it.
+    assert_eq!(seawall.log_at("WARN"), Vec::<String>::new());
     // Started again it has another netns, in which they are not.
     host.docker_ok(&["start", &owner.id]);
     owner.look();

@@ -52,7 +52,7 @@ fn containers_with_users_of_their_own_are_filtered_like_others() {
     let host = DockerHost::start_configured(Engine::Trixie, &json!({"userns-remap": "default"}));
     // Images of other hosts belong to other users there.
     import_busybox(&host);
-    let seawall = Seawall::start(&host, ENFORCE);
+    let mut seawall = Seawall::start(&host, ENFORCE);
     host.docker_ok(&["network", "create", "--ipv6", "users"]);
     let run = [
         "--network",
@@ -86,6 +86,14 @@ fn containers_with_users_of_their_own_are_filtered_like_others() {
     other.look();
     seawall.await_programmed(&other.id);
     assert!(other.table().is_some());
+    // containerd has them in a namespace of another name then; they are Docker's all the same.
+    seawall.stop();
+    seawall.run();
+    let listed = "listed source=containerd workloads=";
+    for line in seawall.log().lines().filter(|line| line.contains(listed)) {
+        assert!(line.ends_with("workloads=0"), "{line}");
+    }
+    assert!(reaches(5432));
     assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());
 }
 

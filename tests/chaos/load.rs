@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::harness::{DockerHost, IDLE, Lab, Seawall, Tap, until};
 
 /// How many sockets the daemon keeps at most in the netns of each running container: the table's, two that tell what others
-/// do there, two by which denials and connections are heard, and where there is a guard one that holds the place of others on
+/// do there, three by which denials, names and connections are heard, and where there is a guard one that holds the place of others on
 /// its link.
-const SOCKETS: usize = 6;
+const SOCKETS: usize = 7;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Moments nobody chose, the same again with the same seed: `CHAOS_SEED`, or the time. xorshift64 (Marsaglia 2003).

@@ -183,6 +183,13 @@ impl Seawall {
         output(self.command().args(args))
     }
 
+    /// The same, to be started by whoever asked.
+    pub(crate) fn cli_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command();
+        command.args(args);
+        command
+    }
+
     /// A command that must succeed, among the files of the host's engine: its `daemon.json`, its runtimes.
     #[track_caller]
     pub(crate) fn cli_inside(&self, host: &DockerHost, args: &[&str]) -> String {

@@ -1,6 +1,6 @@
 //! Owns containerd as a source of facts: where its API is, and one reading of everything.
 //!
-//! Docker's own containers live in containerd's namespace `moby`. Of those only the first processes are told: Docker
+//! Docker's own containers live in a containerd namespace of theirs (`moby`). Of those only the first processes are told: Docker
 //! describes them better. `watch` follows containerd, `spec` turns what it says into facts.
 
 pub mod spec;
@@ -25,8 +25,19 @@ use super::workload::{Workload, WorkloadId};
 use crate::input::Text;
 use spec::{Described, SpecFacts};
 
-/// The containerd namespace of Docker's containers.
-pub const DOCKER_NAMESPACE: &str = "moby";
+/// Whether a containerd namespace has Docker's containers: `moby`, or with `userns-remap` `moby-UID.GID`, where root is the
+/// host's user UID (as Docker 26.1 does). A name that `dockerd --containerd-namespace` was given is not known.
+fn is_dockers(namespace: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match namespace.strip_prefix("moby") {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('-')
+            .and_then(|rest| rest.split_once('.'))
+            .is_some_and(|(user, group)| is_number(user) && is_number(group)),
+        None => false,
+    }
+}
 
 /// Where dockerd runs a containerd of its own.
 const DOCKERS_OWN: &str = "/var/run/docker/containerd/containerd.sock";
@@ -145,7 +156,7 @@ impl Connection {
             let known = self.tasks(&namespace).await?;
             let containers = self.containers(&namespace).await?;
             let tasks = living(&known);
-            if namespace == DOCKER_NAMESPACE {
+            if is_dockers(&namespace) {
                 // Docker deletes a container here when it ends: one without a task is on its way up or down.
                 let undecided = containers.iter().filter(|one| !known.contains_key(&one.id));
                 let undecided = undecided.map(|one| spec::identity(&namespace, &one.id));
@@ -265,4 +276,29 @@ fn within<T>(namespace: &str, message: T) -> Result<Request<T>, ContainerdError>
 
 fn ask(action: &'static str, source: Status) -> ContainerdError {
     ContainerdError::Ask { action, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_namespaces_are_known_with_and_without_users_of_their_own() {
+        for namespace in ["moby", "moby-100000.100000", "moby-0.1"] {
+            assert!(is_dockers(namespace), "{namespace}");
+        }
+        for namespace in [
+            "",
+            "k8s.io",
+            "default",
+            "mobydick",
+            "moby-",
+            "moby-1",
+            "moby-1.",
+            "moby-a.b",
+            "plugins.moby",
+        ] {
+            assert!(!is_dockers(namespace), "{namespace}");
+        }
+    }
 }

@@ -217,7 +217,7 @@ fn published(ports: &Value) -> BTreeSet<PublishedPort> {
 }
 
 /// A spec as containerd keeps it: JSON in a protobuf `Any`.
-pub(super) fn decoded(bytes: &[u8]) -> Value {
+pub fn decoded(bytes: &[u8]) -> Value {
     serde_json::from_str(&String::from_utf8_lossy(bytes)).unwrap_or_else(|_| json!({}))
 }
 

@@ -17,7 +17,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Connection, ContainerdError, ContainerdSource, DOCKER_NAMESPACE, Listing, ask, spec};
+use super::{Connection, ContainerdError, ContainerdSource, Listing, ask, is_dockers, spec};
 use crate::input::Text;
 use crate::metadata::observation::{Observation, Source};
 use crate::metadata::sequence::{Backoff, Depth, Sequence};
@@ -201,7 +201,7 @@ impl Session {
             "/containers/delete" => {
                 let id = event.to_msg().map(|e: ContainerDelete| e.id).unwrap_or_default();
                 // Docker deletes its container here whenever it stops.
-                if namespace != DOCKER_NAMESPACE {
+                if !is_dockers(&namespace) {
                     self.sequence.remove(&key(&namespace, &id));
                     self.send(Observation::Removed(spec::identity(&namespace, &id))).await?;
                 }
@@ -209,7 +209,7 @@ impl Session {
             }
             _ => return Ok(()),
         };
-        if namespace != DOCKER_NAMESPACE && !id.is_empty() {
+        if !is_dockers(&namespace) && !id.is_empty() {
             self.read(reader, namespace, id);
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Tests of `expr`.
 
+use super::lift::lookup_keys;
 use super::*;
 
 #[test]

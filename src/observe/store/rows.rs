@@ -17,9 +17,18 @@ const STEP: u32 = 1000;
 /// How long a text of a row may be, in bytes.
 const TEXT_BYTES: usize = 64 << 10;
 const DAY_US: u64 = 86_400 * 1_000_000;
-/// Each table, and its time.
-const TABLES: [(&str, &str); 3] =
-    [("flows", "last_us"), ("denials", "last_us"), ("events", "at_us")];
+/// Each table, its time, and whose a row is. Of what is too much, whoever has most gives way.
+const TABLES: [(&str, &str, &str); 3] = [
+    (
+        "flows",
+        "last_us",
+        "CASE WHEN json_valid(key) THEN CASE json_extract(key, '$.end') WHEN 'client'
+        THEN 'client ' || json_extract(key, '$.client')
+        ELSE 'server ' || json_extract(key, '$.server') END END",
+    ),
+    ("denials", "last_us", "CASE WHEN json_valid(key) THEN json_extract(key, '$.workload') END"),
+    ("events", "at_us", "workload"),
+];
 
 const PUT_FLOW: &str = "INSERT INTO flows
     (key, first_us, last_us, connections, unanswered, packets_out, bytes_out, packets_in, bytes_in)
@@ -228,27 +237,29 @@ pub(super) fn prune(
 ) -> rusqlite::Result<bool> {
     let end = Instant::now() + budget;
     let oldest = oldest(limits, now_us);
-    for (table, time) in TABLES {
-        let delete = |which: &str| {
-            format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} {which} LIMIT ?1)")
-        };
-        let old = delete(&format!("WHERE {time} < ?2 ORDER BY {time}"));
+    // What is too old first, of all tables: what comes in a flood into one keeps nothing in another.
+    for (table, time, _) in TABLES {
+        let old = format!(
+            "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {time} < ?2 ORDER BY {time} LIMIT ?1)"
+        );
         while connection.prepare_cached(&old)?.execute(params![STEP, oldest])? > 0 {
             if Instant::now() >= end {
                 return Ok(false);
             }
         }
-        let surplus = delete(&format!("ORDER BY {time}, id"));
+    }
+    for (table, time, owner) in TABLES {
         let rows: i64 =
             connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-        let mut over = rows - i64::from(limits.keep_rows);
-        while over > 0 {
-            let deleted =
-                connection.prepare_cached(&surplus)?.execute([over.min(i64::from(STEP))])?;
-            over -= i64::try_from(deleted).unwrap_or(i64::MAX).max(1);
-            if Instant::now() >= end {
-                return Ok(false);
-            }
+        if rows > i64::from(limits.keep_rows) {
+            // All rows are looked at for it: a tenth more goes, so that it is done seldom.
+            let surplus = rows - i64::from(limits.keep_rows) * 9 / 10;
+            let delete = format!(
+                "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, {time}, row_number() OVER
+                (PARTITION BY {owner} ORDER BY {time} DESC, id DESC) AS rank FROM {table})
+                ORDER BY rank DESC, {time}, id LIMIT ?1)"
+            );
+            connection.prepare_cached(&delete)?.execute([surplus])?;
         }
     }
     // Each row is one page given back.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::{Change, FILE, Limits, Restored, Store, WAITING, schema};
+use crate::observe::Party;
 use crate::observe::record::{Denial, DenialKey, Event, Flow, FlowKey};
 use crate::observe::sample::{denial, event, flow, now_us};
 
@@ -120,6 +121,13 @@ fn what_is_old_or_too_much_goes() {
     let old = Flow { last_us: now_us() - 3 * day, ..flow(1, 1) };
     let mut put: Vec<Change> = (2..200).map(|port| Change::Flow(flow(port, 1))).collect();
     put.push(Change::Flow(old.clone()));
+    // Older than all of the others, but the only one of its workload.
+    let mut quiet = flow(1, 1);
+    quiet.key.client = Party::Host;
+    quiet.last_us -= 1_000_000;
+    put.push(Change::Flow(quiet.clone()));
+    let quiet_event = Event { workload: Some("quiet".into()), ..today(0) };
+    put.push(Change::Event(quiet_event.clone()));
     put.extend((1..2500).map(|number| Change::Event(today(number))));
     keep(dir.path(), put);
     let limits = Limits { keep_days: 2, keep_rows: 100 };
@@ -128,12 +136,19 @@ fn what_is_old_or_too_much_goes() {
     assert!(!restored.flows.contains(&old));
     let sequences: Vec<u64> = restored.events.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (2400..2500).collect::<Vec<_>>());
-    assert!(store.close(PATIENCE));
+    // More than was too much is gone, so that it is seldom done.
     let file = Connection::open(dir.path().join(FILE)).unwrap();
     for table in ["flows", "events"] {
         let query = format!("SELECT count(*) FROM {table}");
-        assert_eq!(file.query_row(&query, [], |row| row.get::<_, i64>(0)), Ok(100), "{table}");
+        let count = || file.query_row(&query, [], |row| row.get::<_, i64>(0)).unwrap();
+        until(table, || count() == 90);
     }
+    assert!(store.close(PATIENCE));
+    let (store, restored) = open(dir.path());
+    assert!(restored.flows.contains(&quiet), "whoever has most gives way");
+    assert_eq!(restored.events.first(), Some(&quiet_event));
+    assert_eq!((restored.flows.len(), restored.events.len()), (90, 90));
+    assert!(store.close(PATIENCE));
 }
 
 #[test]

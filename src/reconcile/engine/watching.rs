@@ -2,18 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use std::path::PathBuf;
-
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{Engine, NetnsState};
 use crate::config::Foreign;
 use crate::metadata::{Observation, WorkloadId};
-use crate::nft::listen::Listeners;
+use crate::nft::Netns;
 use crate::nft::watch::{Committer, Watch};
-use crate::nft::{Netns, NetnsError};
 use crate::reconcile::apply::Failure;
-use crate::reconcile::feed::{self, Listening};
 use crate::reconcile::foreign::{Fate, Finding, Look};
 use crate::reconcile::kept::Ended;
 use crate::reconcile::watch::{News, Notice, follow};
@@ -26,10 +22,10 @@ impl Engine {
     pub(super) fn hear(&mut self, news: News, sender: &mpsc::UnboundedSender<News>) {
         match news {
             News::Ended(end) => self.end(end),
-            News::Watchable { owner, pid, inode, watch, listeners } => {
-                self.listen(&owner, pid, inode, listeners);
+            News::Watchable { owner, pid, inode, watch } => {
                 self.watch(owner, pid, inode, watch, sender.clone());
             }
+            News::Hearable(heard) => self.listen(heard),
             News::Noticed(notice) => self.notice(notice),
         }
     }
@@ -43,55 +39,31 @@ impl Engine {
     }
 
     /// Has a netns watched that was brought to what is wanted: not before, for nothing may hold that up.
-    pub(super) fn ask_for_watch(&self, owner: &WorkloadId, sender: &mpsc::UnboundedSender<News>) {
-        let Some(state) = self.netns.get(owner) else { return };
+    pub(super) fn ask_for_watch(
+        &mut self,
+        owner: &WorkloadId,
+        sender: &mpsc::UnboundedSender<News>,
+    ) {
+        let Some(state) = self.netns.get_mut(owner) else { return };
         let inode = state.known.as_ref().map(|known| known.inode);
         let (Some(process), Some(inode)) = (state.process.clone(), inode) else { return };
-        if state.watcher.as_ref().is_some_and(|watcher| watcher.inode == inode) {
+        let is_watched = state.watcher.as_ref().is_some_and(|watcher| watcher.inode == inode);
+        if is_watched || std::mem::replace(&mut state.is_watch_asked, true) {
             return;
         }
         let (kernel, sender) = (self.kernel.clone(), sender.clone());
         let (owner, pid) = (owner.clone(), state.pid);
         tokio::task::spawn_blocking(move || {
             let opened = Netns::of(&process).map_err(Failure::from);
-            let opened =
-                opened.map(|netns| (netns.inode(), kernel.watch(&netns), kernel.listen(&netns)));
-            let (inode, watch, listeners) = match opened {
-                Ok((_, Err(failure), _)) | Err(failure) if failure.is_gone() => return,
+            let (inode, watch) = match opened.map(|netns| (netns.inode(), kernel.watch(&netns))) {
+                Ok((_, Err(failure))) | Err(failure) if failure.is_gone() => return,
                 Ok(opened) => opened,
-                Err(failure) => (inode, Err(failure), Err(NetnsError::Gone(PathBuf::new()).into())),
+                Err(failure) => (inode, Err(failure)),
             };
             let watch = watch.map_err(|failure| failure.chain());
-            let listeners = listeners.map_err(|failure| failure.chain());
             // Nobody listens any more only when the daemon stops.
-            let _ = sender.send(News::Watchable { owner, pid, inode, watch, listeners });
+            let _ = sender.send(News::Watchable { owner, pid, inode, watch });
         });
-    }
-
-    /// Hands on where a netns is heard.
-    fn listen(
-        &mut self,
-        owner: &WorkloadId,
-        pid: u32,
-        inode: u64,
-        listeners: Result<Listeners, String>,
-    ) {
-        let (Some(outlet), Some(state)) = (&self.outlet, self.netns.get_mut(owner)) else { return };
-        match listeners {
-            Ok(listeners) if state.pid == pid => {
-                let (held, until) = oneshot::channel();
-                state.listening = Some(held);
-                let addresses = self.facts.inventory().get(owner).into_iter();
-                let addresses = addresses.flat_map(|workload| workload.addresses()).collect();
-                let owner = owner.clone();
-                let listening = Listening { owner, pid, inode, addresses, listeners, until };
-                outlet.tell(feed::News::Netns(Box::new(listening)));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(workload = %owner, %error, "its denials and connections are counted, but not listed");
-            }
-        }
     }
 
     fn watch(
@@ -105,6 +77,7 @@ impl Engine {
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
             return;
         };
+        state.is_watch_asked = false;
         match (watch, state.port_id) {
             (Ok(watch), Some(own)) => {
                 state.watcher = Some(follow((owner.clone(), pid, inode), watch, own, sender));

@@ -1,0 +1,76 @@
+//! Owns what the loop does so that each netns' denials and connections are heard. Nothing that is enforced waits for it.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use super::{Engine, NetnsState};
+use crate::metadata::WorkloadId;
+use crate::nft::{Netns, NetnsError};
+use crate::reconcile::apply::Failure;
+use crate::reconcile::feed::{self, Listening};
+use crate::reconcile::hearing::Heard;
+use crate::reconcile::watch::News;
+
+impl Engine {
+    /// Has a netns be heard that was brought to what is wanted, where it is not yet.
+    pub(super) fn ask_to_listen(
+        &mut self,
+        owner: &WorkloadId,
+        sender: &mpsc::UnboundedSender<News>,
+    ) {
+        if self.outlet.is_none() {
+            return;
+        }
+        let Some(state) = self.netns.get_mut(owner) else { return };
+        let inode = state.known.as_ref().map(|known| known.inode);
+        let (Some(process), Some(inode)) = (state.process.clone(), inode) else { return };
+        if !state.hearing.begin(inode) {
+            return;
+        }
+        let former = state.hearing.former(inode);
+        let (kernel, sender) = (self.kernel.clone(), sender.clone());
+        let (owner, pid) = (owner.clone(), state.pid);
+        tokio::task::spawn_blocking(move || {
+            let netns = Netns::of(&process).map_err(Failure::from).and_then(|netns| {
+                // It left its netns for another: that one is asked for when it is known.
+                let gone = || Failure::from(NetnsError::Gone(PathBuf::new()));
+                (netns.inode() == inode).then_some(netns).ok_or_else(gone)
+            });
+            let listeners = netns.and_then(|netns| kernel.listen(&netns, former.as_ref()));
+            let listeners = listeners
+                .map(|listeners| Some(listeners).into())
+                .map_err(|failure| (!failure.is_gone()).then(|| failure.chain()));
+            // Nobody listens any more only when the daemon stops.
+            let _ = sender.send(News::Hearable(Heard { owner, pid, inode, listeners }));
+        });
+    }
+
+    /// Hands on where a netns is heard.
+    pub(super) fn listen(&mut self, heard: Heard) {
+        let Heard { mut owner, mut pid, inode, listeners } = heard;
+        if self.netns.get(&owner).is_none_or(|state| state.pid != pid) {
+            // Whoever stands for the netns now would find these sockets in the way.
+            let is_there =
+                |state: &NetnsState| state.known.as_ref().is_some_and(|known| known.inode == inode);
+            let Some((other, state)) = self.netns.iter().find(|(_, state)| is_there(state)) else {
+                return;
+            };
+            (owner, pid) = (other.clone(), state.pid);
+        }
+        let (Some(outlet), Some(state)) = (&self.outlet, self.netns.get_mut(&owner)) else {
+            return;
+        };
+        let change = state.hearing.take(inode, listeners);
+        let workload = self.facts.inventory().get(&owner);
+        if let Some(error) = change.missing {
+            let workload = workload.map(|workload| workload.name.clone()).unwrap_or_default();
+            tracing::warn!(%workload, %error, "not all of its denials and connections are listed; they are counted");
+        }
+        if let Some((listeners, until)) = change.read {
+            let addresses = workload.into_iter().flat_map(|one| one.addresses()).collect();
+            let listening = Listening { owner, pid, inode, addresses, listeners, until };
+            outlet.tell(feed::News::Netns(Box::new(listening)));
+        }
+    }
+}
