@@ -266,6 +266,9 @@ fn installed(machine: &Machine, packages: &[Packages; 2]) {
         flows.any(|flow| flow["carried"] == "9998/tcp" && flow["bytes_out"].as_u64() > Some(0))
     });
     machine.on(&["man", "--path", "seawall-runtime-install"]);
+    // The confinement is in the way of nothing.
+    let log = machine.on(&["journalctl", "--no-pager", "--unit", "seawall"]);
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
 }
 
 /// Whether the machine itself gets an answer from a port of `web`.
