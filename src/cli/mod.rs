@@ -14,6 +14,7 @@ mod explain;
 mod facts;
 mod flows;
 mod learn;
+mod manual;
 mod mode;
 mod observed;
 mod output;
@@ -157,6 +158,12 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages, one for each command (called when packages are made)
+    #[command(hide = true)]
+    ManPages {
+        /// An existing folder.
+        folder: PathBuf,
+    },
 }
 
 /// How a command ended.
@@ -282,6 +289,10 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         },
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "seawall", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::ManPages { folder } => {
+            manual::write(Cli::command(), &folder)?;
             Ok(Exit::Done)
         }
     }

@@ -1,6 +1,7 @@
 //! `seawall runtime`: puts the OCI runtime wrapper before an engine's runtime, takes it away, and says whether it is there.
 
 mod install;
+mod leave;
 mod reload;
 pub(super) mod status;
 mod uninstall;
@@ -29,7 +30,7 @@ Examples:
   seawall runtime install --engine podman")]
     Install(install::InstallArgs),
     /// Undo `install`; the engine calls its runtime itself again
-    Uninstall(EngineArgs),
+    Uninstall(uninstall::UninstallArgs),
     /// Say whether containers wait for their policy; exit code 1 when not all do
     Status(EngineArgs),
 }
@@ -121,7 +122,12 @@ fn folder(global: &Global) -> Result<PathBuf, CommandError> {
 }
 
 fn docker_source(loaded: &Loaded) -> Result<DockerSource, CommandError> {
-    let host = loaded.config.docker_host.as_deref().unwrap_or(facts::DOCKER_HOST);
+    docker_at(loaded.config.docker_host.as_deref())
+}
+
+/// Docker where the configuration says it is, if it says so.
+fn docker_at(configured: Option<&str>) -> Result<DockerSource, CommandError> {
+    let host = configured.unwrap_or(facts::DOCKER_HOST);
     DockerSource::from_env(host, std::collections::BTreeSet::new())
         .map_err(|error| CommandError::Usage(error.into()))
 }

@@ -30,6 +30,8 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<StartAnswer>,
     },
+    /// Answers as soon as the loop comes to it: whether it still goes round.
+    Alive(oneshot::Sender<()>),
     /// Answers when everything known is programmed, or was tried.
     Settled(oneshot::Sender<()>),
     /// Takes every table out, answers, and ends the loop.
@@ -43,6 +45,7 @@ impl Engine {
         match request {
             // Whoever asked may have left meanwhile; that is no error here.
             Request::Journal(reply) => drop(reply.send(self.journal.entries())),
+            Request::Alive(reply) => drop(reply.send(())),
             Request::Settled(reply) => self.waiting.push(reply),
             Request::Start { id, pid, reply } => self.start(id, pid, reply),
             Request::Clear(reply) => {
