@@ -33,9 +33,6 @@ const ALLOWED: u16 = 9;
 const DENIED: u16 = 10;
 /// How long the kernel may take to tell of a packet that was sent.
 const TOLD: Duration = Duration::from_millis(200);
-/// How often one is sent until it is told of: the first who listens to connections has the kernel load a module, and
-/// nothing tells when it is there (`nfnetlink_bind`).
-const TRIES: usize = 10;
 
 /// What was seen. Each is `Ok` when it works, else why it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,15 +289,8 @@ fn send_to(port: u16) -> io::Result<()> {
 
 /// Sends, until the kernel tells of it on a socket.
 fn told_in_time(pid: u32, socket: &OwnedFd, port: u16) -> Result<(), String> {
-    let mut last = Ok(());
-    for _ in 0..TRIES {
-        inside(pid, move || send_to(port)).map_err(|error| error.to_string())?;
-        last = told(socket);
-        if last.is_ok() {
-            break;
-        }
-    }
-    last
+    inside(pid, move || send_to(port)).map_err(|error| error.to_string())?;
+    told(socket)
 }
 
 /// Waits until the kernel tells something on a socket.
