@@ -287,7 +287,7 @@ fn send_to(port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends, until the kernel tells of it on a socket.
+/// Sends, and waits until the kernel tells of it on a socket.
 fn told_in_time(pid: u32, socket: &OwnedFd, port: u16) -> Result<(), String> {
     inside(pid, move || send_to(port)).map_err(|error| error.to_string())?;
     told(socket)
