@@ -1,8 +1,10 @@
 //! Docker layer: how long a container is without its ruleset, beside what the nft command takes for the same ruleset.
 //!
-//! Measured over 100 starts, printed as a table, and written to `target/bench/latency.json`. The nft command loads the
-//! same text, alone into an idle namespace, and in 40 further starts at the same event into the container that is being
-//! started (with seawall off for it). Only completeness is asserted: times depend on the machine. For figures to quote: `cargo test --release --test docker_latency`.
+//! Measured over 100 starts (`SEAWALL_STARTS=200` sets another number), printed as a table, and written to
+//! `target/bench/latency.json`. The nft command loads the same text, alone into an idle namespace, and in further starts at the
+//! same event into the container that is being started (with seawall off for it). Then `docker run` is timed by turns: with
+//! the runtime wrapper, without it, and for a container seawall does not touch. Only completeness is asserted: times depend
+//! on the machine. For figures to quote: `scripts/bench docker`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod harness;
@@ -19,11 +21,28 @@ use containerd_client::services::v1::events_client::EventsClient;
 use harness::{DockerHost, Netns, Seawall, Shop, eventually};
 use serde_json::{Value, json};
 
-/// How many starts are measured.
-const STARTS: usize = 100;
-/// How many starts are measured with the nft command in seawall's place.
-const NFT_STARTS: usize = 40;
+/// `docker run` as it is timed: what the span is called, the runtime, and seawall's mode for it.
+const RUNS: [(&str, &str, &str); 3] = [
+    ("docker run, wrapper", "seawall", "enforce"),
+    ("docker run, no wrapper", "runc", "enforce"),
+    ("docker run, seawall off", "runc", "off"),
+];
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// How many starts are measured.
+fn starts() -> usize {
+    std::env::var("SEAWALL_STARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+}
+
+/// How many are measured with the nft command in seawall's place.
+fn nft_starts() -> usize {
+    starts().div_ceil(5) * 2
+}
+
+/// How many of each kind `docker run` is timed for.
+fn runs() -> usize {
+    starts().div_ceil(2)
+}
 
 #[test]
 fn the_ruleset_of_every_start_is_committed_and_its_time_is_known() {
@@ -35,7 +54,7 @@ fn the_ruleset_of_every_start_is_committed_and_its_time_is_known() {
 
     let mut spans = BTreeMap::<&str, Vec<u64>>::new();
     let (mut missing, mut operations, mut ruleset) = (Vec::new(), 0, String::new());
-    for number in 0..STARTS {
+    for number in 0..starts() {
         let name = format!("job{number}");
         let id = host.run(&job(&name)).id;
         let at = created.time_of(&id);
@@ -57,7 +76,7 @@ fn the_ruleset_of_every_start_is_committed_and_its_time_is_known() {
         host.docker_ok(&["rm", "--force", &name]);
     }
 
-    for number in 0..NFT_STARTS {
+    for number in 0..nft_starts() {
         let name = format!("rival{number}");
         let late = std::thread::scope(|scope| {
             let start = scope.spawn(|| host.run(&rival(&name)));
@@ -70,12 +89,29 @@ fn the_ruleset_of_every_start_is_committed_and_its_time_is_known() {
         host.docker_ok(&["rm", "--force", &name]);
     }
 
+    seawall.install_runtime(&host);
+    for number in 0..runs() {
+        for (turn, (span, runtime, mode)) in RUNS.into_iter().enumerate() {
+            let name = format!("run{number}-{turn}");
+            let mode = format!("seawall.mode={mode}");
+            let options = ["run", "--detach", "--runtime", runtime, "--label", &mode];
+            let began = Instant::now();
+            host.docker_ok(&[&options[..], &job(&name)].concat());
+            spans.entry(span).or_default().push(micros(began.elapsed()));
+            host.docker_ok(&["rm", "--force", &name]);
+        }
+    }
+
     let table = Table::new(spans);
     table.print(operations, ruleset.lines().count());
     table.write(Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench"));
     assert!(missing.is_empty(), "no times of {missing:?}");
     for (span, times) in &table.spans {
-        let starts = if *span == "event to nft -f" { NFT_STARTS } else { STARTS };
+        let starts = match *span {
+            "event to nft -f" => nft_starts(),
+            span if span.starts_with("docker run") => runs(),
+            _ => starts(),
+        };
         assert_eq!(times.len(), starts, "{span}");
     }
     assert_eq!(seawall.log_at("ERROR"), Vec::<String>::new());
@@ -214,7 +250,7 @@ impl Bench {
         assert!(status.success(), "{ruleset}");
         let mut cleared = nft(Netns::named(&self.0).path());
         assert!(cleared.args(["delete", "table", "inet", "seawall"]).status().unwrap().success());
-        u64::try_from(took.as_micros()).unwrap()
+        micros(took)
     }
 
     /// Loads the ruleset into the container that an event tells of; how long after the event it was there.
@@ -225,6 +261,10 @@ impl Bench {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         u64::try_from(now.as_micros()).unwrap().saturating_sub(event.told)
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap()
 }
 
 fn written(ruleset: &str) -> tempfile::NamedTempFile {
@@ -273,13 +313,14 @@ impl Table {
     fn print(&self, operations: usize, lines: usize) {
         let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
         println!(
-            "{STARTS} starts, {operations} operations ({lines} lines of nft), {profile} build"
+            "{} starts, {operations} operations ({lines} lines of nft), {profile} build",
+            starts()
         );
-        println!("{:16} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "max");
+        println!("{:24} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "max");
         for (span, times) in &self.spans {
             let cells = [50, 90, 99, 100].map(|percent| Self::percentile(times, percent));
             let cells = cells.map(|us| format!("{:9.3}", us as f64 / 1000.0)).join(" ");
-            println!("{span:16} {cells}");
+            println!("{span:24} {cells}");
         }
         for (what, ratio) in self.ratios() {
             println!("{what}: {ratio:.1} times faster than nft -f (p50)");
@@ -292,7 +333,7 @@ impl Table {
             (*span, json!({"p50_us": p50, "p90_us": p90, "p99_us": p99, "max_us": max, "all_us": times}))
         }).collect();
         let report = json!({
-            "starts": STARTS,
+            "starts": starts(),
             "is_release": !cfg!(debug_assertions),
             "spans": spans,
             "times_faster_than_nft": BTreeMap::from(self.ratios()),

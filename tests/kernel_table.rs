@@ -6,6 +6,7 @@ mod netns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::sync::Arc;
 
 use netns::TestNetns;
 use seawall::compile::ruleset::Ruleset;
@@ -342,7 +343,7 @@ fn sixty_thousand_elements_are_one_transaction() {
         let mut next = element;
         next.first.address = std::net::Ipv4Addr::from(0x0b00_0000 + number).into();
         next.last = next.first;
-        set.elements.insert(next, comment.clone());
+        Arc::make_mut(&mut set.elements).insert(next, comment.clone());
     }
     apply(&mut table, Some(&wanted));
 }

@@ -112,7 +112,8 @@ fn the_same_facts_give_the_same_bytes() {
     let once = || {
         let inventory = saved("examples/shop/inspect.json");
         let desired = desire(&inventory, &configured());
-        desired.rulesets.values().map(render).collect::<String>() + &policy_text(&desired)
+        desired.rulesets.values().map(|one| render(one)).collect::<String>()
+            + &policy_text(&desired)
     };
     assert_eq!(once(), once());
 }
@@ -181,7 +182,7 @@ fn a_workload_that_stops_leaves_every_set() {
 
 /// Everything a person or a program may print of hostile facts.
 fn everything_printed(inventory: &Inventory, desired: &Desired) -> String {
-    let rulesets = desired.rulesets.values().map(render).collect::<String>();
+    let rulesets = desired.rulesets.values().map(|one| render(one)).collect::<String>();
     let facts = serde_json::to_string(inventory).unwrap();
     let resolutions: String = desired
         .resolutions

@@ -76,7 +76,7 @@ pub(super) async fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Comma
 
 fn one<'a>(facts: &'a Facts, workload: &'a Workload) -> Plan<'a> {
     let policy = facts.desired.policies.policies.get(&workload.id);
-    let ruleset = facts.desired.rulesets.get(&workload.id);
+    let ruleset = facts.desired.rulesets.get(&workload.id).map(AsRef::as_ref);
     let guard = facts.guard(&workload.id);
     let skipped = match (&workload.network_mode, ruleset) {
         (NetworkMode::Host, _) => Some("it uses the host's network, which is never filtered"),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use super::expand::Role;
 use super::helped;
@@ -52,7 +53,7 @@ const LINK_OUT: [(u8, u8, &str); 6] = [
 ];
 
 /// What of the rules depends on more than mode and sets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shape {
     /// It forwards packets for others.
     pub routes: bool,
@@ -69,10 +70,10 @@ pub fn chains(
     generation: Generation,
 ) -> BTreeMap<String, Chain> {
     let enforce = mode == Mode::Enforce;
-    let plain = |rules| Chain { base: None, rules };
+    let plain = |rules| Chain { base: None, rules: Arc::new(rules) };
     let base = |hook, rules| Chain {
         base: Some(Base { hook, device: None, priority: 0, drops: enforce }),
-        rules,
+        rules: Arc::new(rules),
     };
     let judge = |from, peer, port| plain(judging(sets, from, peer, port));
     let mut ingress = hook_rules(Stmt::FromLoopback, Direction::Ingress, enforce);

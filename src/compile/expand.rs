@@ -1,6 +1,7 @@
 //! Owns turning statements into set elements: parties become addresses, traffic becomes protocol and port.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::intervals::{Cuboid, disjoint};
@@ -158,7 +159,7 @@ fn set(role: Role, elements: BTreeMap<Element, Comment>) -> Set {
         kind: role.kind,
         interval: role.interval,
         comment: role.comment(),
-        elements,
+        elements: elements.into(),
     }
 }
 
@@ -273,13 +274,24 @@ impl Cell {
 
 /// FNV-1a over the elements: the same content has the same name on every host and in every build.
 pub(super) fn content_hash(elements: &BTreeMap<Element, Comment>) -> u64 {
-    let text = elements
-        .iter()
-        .map(|(element, comment)| format!("{element:?}{}\n", comment.as_str()))
-        .collect::<String>();
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    for (element, comment) in elements {
+        // It takes all that is written.
+        let _ = writeln!(hash, "{element:?}{}", comment.as_str());
+    }
+    hash.0
+}
+
+/// A hash of what is written to it.
+struct Fnv(u64);
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = text
+            .bytes()
+            .fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ru
         // By its number: no name from outside is a chain's.
         let name = format!("link{}", link.index);
         let rules = if link.is_up { leaving(link) } else { arriving() };
-        guard.chains.insert(name, Chain { base: Some(base), rules });
+        guard.chains.insert(name, Chain { base: Some(base), rules: rules.into() });
     }
     Some(guard)
 }
@@ -146,7 +146,7 @@ fn is_guarded(link: &Link, terms: &Terms) -> bool {
 }
 
 fn plain(rules: Vec<Rule>) -> Chain {
-    Chain { base: None, rules }
+    Chain { base: None, rules: rules.into() }
 }
 
 fn accept() -> Stmt {
@@ -270,7 +270,7 @@ fn addresses(family: Family, own: &BTreeSet<IpAddr>) -> Set {
         kind: KeyKind::Address,
         interval: false,
         comment: Comment::new("addresses this container may send from"),
-        elements,
+        elements: elements.into(),
     }
 }
 

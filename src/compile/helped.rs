@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -72,13 +73,23 @@ impl HelperRole {
 
     /// The role a set's name tells, if it is a name seawall gives.
     pub fn of(name: &str) -> Option<Self> {
-        Self::all().find(|role| match name.strip_prefix(&role.name()) {
-            Some(rest) if role.interval => rest.starts_with('_'),
-            Some(rest) => rest.is_empty(),
-            None => false,
-        })
+        let mut helpers = Helper::ALL.into_iter();
+        let (helper, rest) = helpers.find_map(|helper| {
+            Some((helper, name.strip_prefix(helper.as_str())?.strip_prefix('_')?))
+        })?;
+        let mut parts = Part::ALL.into_iter();
+        let (part, rest) = parts.find_map(|part| Some((part, rest.strip_prefix(part.word())?)))?;
+        let (interval, rest) = match rest.strip_prefix("_net") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let mut families = Family::BOTH.into_iter();
+        let (family, rest) = families.find_map(|f| Some((f, rest.strip_prefix(f.digit())?)))?;
+        let is_ours = if interval { rest.starts_with('_') } else { rest.is_empty() };
+        is_ours.then_some(Self { helper, part, family, interval })
     }
 
+    #[cfg(test)]
     fn all() -> impl Iterator<Item = Self> {
         Helper::ALL.into_iter().flat_map(|helper| {
             Part::ALL.into_iter().flat_map(move |part| {
@@ -112,7 +123,7 @@ impl HelperRole {
             kind: self.kind(),
             interval: self.interval,
             comment: self.comment(),
-            elements,
+            elements: elements.into(),
         }
     }
 }
@@ -330,7 +341,7 @@ impl Ruleset {
             _ => false,
         };
         for chain in self.chains.values_mut() {
-            chain.rules.retain(|rule| !rule.statements.iter().any(is_helped));
+            Arc::make_mut(&mut chain.rules).retain(|rule| !rule.statements.iter().any(is_helped));
         }
         self.sets.retain(|name, _| HelperRole::of(name).is_none());
         self.helpers.clear();

@@ -81,7 +81,7 @@ fn walk(ruleset: &Ruleset, chain: &str, packet: &Packet, marked: &mut bool, dept
     let Some(chain) = ruleset.chains.get(chain).filter(|_| depth < 16) else {
         return Flow::Done(Outcome::Drop);
     };
-    'rules: for rule in &chain.rules {
+    'rules: for rule in chain.rules.iter() {
         for statement in &rule.statements {
             match statement {
                 Stmt::Counter | Stmt::Log(_) | Stmt::LogAnswer => {}

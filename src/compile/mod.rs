@@ -19,6 +19,7 @@ use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
 
 use chains::Shape;
 pub use interpret::{Outcome, Packet, interpret};
+use ruleset::Chain;
 pub use ruleset::{Generation, Ruleset, TABLE, TableFamily};
 
 /// What compiling depends on besides policies and addresses.
@@ -43,6 +44,20 @@ pub fn closed(deny: DenyVerdicts) -> Ruleset {
 /// member's denies: one table with the union. The strictest mode of the members counts ([`netns_mode`]). Returns `None`
 /// when the netns is not to be touched: no members, or all of them in mode off.
 pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) -> Option<Ruleset> {
+    compile_as(members, inventory, options, &mut Made::default())
+}
+
+/// Chains that were made before, by what they are made of. Most netns have the same, and so they share them.
+#[derive(Debug, Default)]
+pub struct Made(BTreeMap<(Vec<String>, Mode, Shape), BTreeMap<String, Chain>>);
+
+/// The same, for many netns with the same options.
+pub fn compile_as(
+    members: &[&Policy],
+    inventory: &Inventory,
+    options: &Options,
+    made: &mut Made,
+) -> Option<Ruleset> {
     let mode = netns_mode(members);
     if mode == Mode::Off {
         return None;
@@ -54,7 +69,9 @@ pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) ->
         routes: members.iter().any(|policy| policy.routes),
         asks_directly: asks_directly(owner),
     };
-    let chains = chains::chains(&sets, mode, shape, options.deny, Generation::FIRST);
+    let parts = (sets.keys().cloned().collect(), mode, shape);
+    let make = || chains::chains(&sets, mode, shape, options.deny, Generation::FIRST);
+    let chains = made.0.entry(parts).or_insert_with(make).clone();
     let helpers = helped::objects(&sets);
     Some(Ruleset { family: TableFamily::Inet, helpers, chains, sets })
 }

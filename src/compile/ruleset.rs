@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -21,16 +22,18 @@ pub const LOG_GROUP: u16 = 5747;
 pub const ANSWER_GROUP: u16 = 5748;
 
 /// A comment in the ruleset: printable ASCII without quotes and backslashes, at most 120 bytes
-/// (nft and the kernel keep 128 at most). Security model 7.
+/// (nft and the kernel keep 128 at most). Security model 7. Copies share what they hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Comment(String);
+pub struct Comment(Arc<str>);
 
 impl Comment {
     /// Makes a comment of any text; what may not stand there becomes `?`.
     pub fn new(raw: &str) -> Self {
         let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\') || c == ' ';
-        Self(raw.chars().map(|c| if allowed(c) { c } else { '?' }).take(120).collect())
+        let text: String =
+            raw.chars().map(|c| if allowed(c) { c } else { '?' }).take(120).collect();
+        Self(text.into())
     }
 
     /// The comment; empty means none.
@@ -183,9 +186,9 @@ pub struct Set {
     pub interval: bool,
     /// What it is for.
     pub comment: Comment,
-    /// Elements, each with what it stands for.
+    /// Elements, each with what it stands for. Copies share them.
     #[serde(serialize_with = "serialize_elements")]
-    pub elements: BTreeMap<Element, Comment>,
+    pub elements: Arc<BTreeMap<Element, Comment>>,
 }
 
 fn serialize_elements<S: serde::Serializer>(
@@ -399,8 +402,8 @@ pub enum Hook {
 pub struct Chain {
     /// Where the kernel calls it; `None` for a chain only other chains lead to.
     pub base: Option<Base>,
-    /// Rules in order.
-    pub rules: Vec<Rule>,
+    /// Rules in order. Copies share them.
+    pub rules: Arc<Vec<Rule>>,
 }
 
 /// The content of one table `seawall` in one netns.
@@ -436,8 +439,17 @@ impl Ruleset {
 
     /// The same ruleset under another generation.
     pub fn at_generation(mut self, new: Generation) -> Self {
+        let is_other = |statement: &Stmt| match statement {
+            Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) => *generation != new,
+            _ => false,
+        };
         for chain in self.chains.values_mut() {
-            for statement in chain.rules.iter_mut().flat_map(|rule| &mut rule.statements) {
+            // What stays as it is stays shared.
+            if !chain.rules.iter().flat_map(|rule| &rule.statements).any(is_other) {
+                continue;
+            }
+            let rules = Arc::make_mut(&mut chain.rules);
+            for statement in rules.iter_mut().flat_map(|rule| &mut rule.statements) {
                 if let Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) = statement
                 {
                     *generation = new;
@@ -449,7 +461,7 @@ impl Ruleset {
 
     /// Every statement of every rule.
     pub fn statements(&self) -> impl Iterator<Item = &Stmt> {
-        self.chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements)
+        self.chains.values().flat_map(|chain| chain.rules.iter()).flat_map(|rule| &rule.statements)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest text kept, in characters; what is cut off is shown as `…`.
 pub const MAX_CHARS: usize = 256;
@@ -11,9 +12,10 @@ pub const MAX_CHARS: usize = 256;
 /// Control characters, line and paragraph separators, and the characters that reorder or hide text
 /// (bidirectional controls, zero-width characters) become visible escapes such as `\u{1b}`;
 /// text longer than [`MAX_CHARS`] is cut. Two inputs that differ only past the cut become equal.
+/// Copies share what they hold.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 #[serde(transparent)]
-pub struct Text(String);
+pub struct Text(Arc<str>);
 
 impl Text {
     /// Makes any string harmless.
@@ -30,7 +32,7 @@ impl Text {
                 out.push(character);
             }
         }
-        Self(out)
+        Self(out.into())
     }
 
     /// Makes bytes harmless; bytes that are not UTF-8 become U+FFFD.
@@ -101,13 +103,13 @@ impl Borrow<str> for Text {
 
 impl PartialEq<str> for Text {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other
+        *self.0 == *other
     }
 }
 
 impl PartialEq<&str> for Text {
     fn eq(&self, other: &&str) -> bool {
-        self.0 == *other
+        *self.0 == **other
     }
 }
 

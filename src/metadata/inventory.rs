@@ -1,16 +1,21 @@
 //! Owns [`Inventory`]: every workload known now, each once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::workload::{NetworkMode, Runtime, State, Workload, WorkloadId};
+use super::workload::{NetnsRef, NetworkMode, Runtime, State, Workload, WorkloadId};
 
-/// Every workload known now.
+/// Every workload known now. Copies share what they know of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Inventory {
-    workloads: BTreeMap<WorkloadId, Workload>,
+    workloads: BTreeMap<WorkloadId, Arc<Workload>>,
+    /// Those that live in another's netns.
+    #[serde(skip)]
+    guests: BTreeSet<WorkloadId>,
 }
 
 impl Inventory {
@@ -22,32 +27,54 @@ impl Inventory {
     /// Adds a workload or replaces what was known of it. Returns whether anything changed.
     pub fn upsert(&mut self, workload: Workload) -> bool {
         match self.workloads.get(&workload.id) {
-            Some(known) if *known == workload => false,
+            Some(known) if **known == workload => false,
             _ => {
-                self.workloads.insert(workload.id.clone(), workload);
+                self.insert(workload);
                 true
             }
         }
     }
 
+    fn insert(&mut self, workload: Workload) {
+        match workload.network_mode {
+            NetworkMode::Container(_) => self.guests.insert(workload.id.clone()),
+            _ => self.guests.remove(&workload.id),
+        };
+        self.workloads.insert(workload.id.clone(), Arc::new(workload));
+    }
+
     /// Forgets a workload. Returns what was known of it.
-    pub fn remove(&mut self, id: &WorkloadId) -> Option<Workload> {
+    pub fn remove(&mut self, id: &WorkloadId) -> Option<Arc<Workload>> {
+        self.guests.remove(id);
         self.workloads.remove(id)
+    }
+
+    /// Whether the same is known here and there of a workload, or nothing.
+    pub fn agrees(&self, other: &Self, id: &WorkloadId) -> bool {
+        self.workloads.get(id) == other.workloads.get(id)
     }
 
     /// One workload.
     pub fn get(&self, id: &WorkloadId) -> Option<&Workload> {
-        self.workloads.get(id)
+        self.workloads.get(id).map(Arc::as_ref)
     }
 
-    /// One workload, to change a fact of it.
-    pub fn get_mut(&mut self, id: &WorkloadId) -> Option<&mut Workload> {
-        self.workloads.get_mut(id)
+    /// Notes which netns a running workload's process is in, where it is known.
+    pub fn set_inode(&mut self, id: &WorkloadId, pid: u32, inode: Option<u64>) {
+        let known = self.get(id).and_then(|workload| workload.netns.as_ref());
+        let is_news = |known: &&NetnsRef| known.pid == pid && known.inode != inode;
+        if inode.is_none() || known.filter(is_news).is_none() {
+            return;
+        }
+        let workload = self.workloads.get_mut(id).map(Arc::make_mut);
+        if let Some(netns) = workload.and_then(|workload| workload.netns.as_mut()) {
+            netns.inode = inode;
+        }
     }
 
     /// All workloads, ordered by identity.
     pub fn iter(&self) -> impl Iterator<Item = &Workload> {
-        self.workloads.values()
+        self.workloads.values().map(Arc::as_ref)
     }
 
     /// How many there are.
@@ -70,7 +97,7 @@ impl Inventory {
         let end = self.end_of_chain(id);
         let Some(inode) = self.inode(id) else { return end };
         let is_left = match self.workloads.get(end) {
-            Some(workload) if matches!(workload.network_mode, NetworkMode::Container(_)) => true,
+            Some(_) if self.guests.contains(end) => true,
             Some(workload) if end == id || workload.network_mode == NetworkMode::Host => false,
             Some(workload) => {
                 let other = self.inode(end).is_some_and(|other| other != inode);
@@ -81,11 +108,7 @@ impl Inventory {
         if !is_left {
             return end;
         }
-        let shares = |workload: &&Workload| {
-            matches!(workload.network_mode, NetworkMode::Container(_))
-                && self.inode(&workload.id) == Some(inode)
-        };
-        self.iter().find(shares).map_or(id, |workload| &workload.id)
+        self.guests.iter().find(|guest| self.inode(guest) == Some(inode)).unwrap_or(id)
     }
 
     /// Whether a workload that lived in another's netns has ended: what it might do there, nobody may any more.
@@ -121,18 +144,19 @@ impl Inventory {
         &'a self,
         owner: &'a WorkloadId,
     ) -> impl Iterator<Item = &'a Workload> {
-        self.iter().filter(move |workload| self.netns_owner(&workload.id) == owner)
+        // Nobody else can be in it.
+        let before = self.guests.range(..owner);
+        let after = self.guests.range((Bound::Excluded(owner), Bound::Unbounded));
+        let all = before.chain([owner]).chain(after).filter_map(|id| self.get(id));
+        all.filter(move |workload| self.netns_owner(&workload.id) == owner)
     }
 }
 
 impl FromIterator<Workload> for Inventory {
     fn from_iter<I: IntoIterator<Item = Workload>>(workloads: I) -> Self {
-        Self {
-            workloads: workloads
-                .into_iter()
-                .map(|workload| (workload.id.clone(), workload))
-                .collect(),
-        }
+        let mut inventory = Self::new();
+        workloads.into_iter().for_each(|workload| inventory.insert(workload));
+        inventory
     }
 }
 

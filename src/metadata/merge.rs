@@ -72,10 +72,7 @@ impl InventoryBuilder {
 
     /// Notes which netns a running workload's process is in.
     pub fn set_inode(&mut self, id: &WorkloadId, pid: u32, inode: Option<u64>) {
-        let netns = self.inventory.get_mut(id).and_then(|workload| workload.netns.as_mut());
-        if let Some(netns) = netns.filter(|netns| netns.pid == pid) {
-            netns.inode = inode.or(netns.inode);
-        }
+        self.inventory.set_inode(id, pid, inode);
     }
 
     /// Replaces a workload's addresses by those read from its netns, which are the truth.

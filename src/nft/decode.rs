@@ -3,8 +3,8 @@
 //! Pure: bytes in, values out, and nothing it is given makes it panic.
 //! Attribute numbers: `linux/netfilter/nf_tables.h`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::expr::{Expr, HELPER_OBJECT, lift};
 use super::owner::TableState;
@@ -97,7 +97,7 @@ pub fn chain(family: TableFamily, payload: &[u8]) -> Option<(String, Chain)> {
         priority: number(hook, 2).unwrap_or_default() as i32,
         drops: number(payload, 5) == Some(0),
     });
-    Some((string(payload, 3)?, Chain { base, rules: Vec::new() }))
+    Some((string(payload, 3)?, Chain { base, rules: Arc::default() }))
 }
 
 /// A rule with its chain's name, and the counts of its counter if it has one (`NFTA_RULE_*`).
@@ -231,7 +231,7 @@ pub fn set(payload: &[u8]) -> (String, Option<Set>) {
                 kind,
                 interval,
                 comment: comment.clone(),
-                elements: BTreeMap::new(),
+                elements: Arc::default(),
             })
         });
     let key_type = number(payload, 4);
@@ -261,7 +261,7 @@ pub fn elements(payload: &[u8], set: &mut Set) -> usize {
         if let Some(first) = end(1) {
             let last = end(10).unwrap_or(first);
             let comment = comment(attribute(element, 6), 0);
-            set.elements.insert(Element { first, last }, comment);
+            Arc::make_mut(&mut set.elements).insert(Element { first, last }, comment);
             count += 1;
         }
     }

@@ -4,7 +4,8 @@
 //! referred to is removed last, so that the kernel accepts it and no packet meets half a ruleset (security model 6).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use super::owner::{Claim, Present};
 use super::render;
@@ -120,9 +121,19 @@ impl Transaction {
 
     /// Every operation in words.
     pub fn described(&self) -> impl Iterator<Item = String> {
-        self.operations().map(|(family, op)| match family {
-            TableFamily::Inet => op.to_string(),
-            other => format!("{other}: {op}"),
+        self.described_within(usize::MAX)
+    }
+
+    /// The same, cut where an operation's words would be longer than so many bytes.
+    pub fn described_within(&self, longest: usize) -> impl Iterator<Item = String> {
+        self.operations().map(move |(family, op)| {
+            let mut brief = Brief { text: String::new(), longest };
+            let written = match family {
+                TableFamily::Inet => write!(brief, "{op}"),
+                other => write!(brief, "{other}: {op}"),
+            };
+            // An error says that there is more.
+            brief.text + if written.is_err() { "…" } else { "" }
         })
     }
 
@@ -135,6 +146,22 @@ impl Transaction {
     pub fn is_elements_only(&self) -> bool {
         self.operations()
             .all(|(_, op)| matches!(op, Op::AddElements { .. } | Op::DeleteElements { .. }))
+    }
+}
+
+/// Takes what is written to it until it is full.
+struct Brief {
+    text: String,
+    longest: usize,
+}
+
+impl fmt::Write for Brief {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        if self.text.len() + part.len() > self.longest {
+            return Err(fmt::Error);
+        }
+        self.text.push_str(part);
+        Ok(())
     }
 }
 
@@ -245,16 +272,17 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
         return false;
     }
     let keeps_all = |action: Action, from: &Ruleset, to: &Ruleset| {
-        let elements = |ruleset: &Ruleset| -> BTreeMap<(Role, Element), Comment> {
-            let sets = ruleset.sets.iter().filter_map(|(name, set)| Some((Role::of(name)?, set)));
-            sets.filter(|(role, _)| role.action == action)
-                .flat_map(|(role, set)| {
-                    set.elements.iter().map(move |(e, c)| ((role, *e), c.clone()))
+        let of = |ruleset| roles(ruleset).filter(move |(role, _)| role.action == action);
+        of(from).all(|(role, set)| {
+            let others: Vec<&Set> =
+                of(to).filter(|(other, _)| *other == role).map(|(_, other)| other).collect();
+            let holds =
+                |other: &&&Set, element, comment| other.elements.get(element) == Some(comment);
+            others.iter().any(|other| other.elements == set.elements)
+                || set.elements.iter().all(|(element, comment)| {
+                    others.iter().any(|other| holds(&other, element, comment))
                 })
-                .collect()
-        };
-        let to = elements(to);
-        elements(from).iter().all(|(key, comment)| to.get(key) == Some(comment))
+        })
     };
     let helped = |ruleset: &Ruleset| -> BTreeSet<(HelperRole, Element)> {
         let sets = ruleset.sets.iter().filter_map(|(name, set)| Some((HelperRole::of(name)?, set)));
@@ -262,15 +290,37 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
     };
     // The chains that do not follow from what sets there are, whatever the generation: where they change, what they
     // accepted may not be accepted now.
-    let fixed = |ruleset: &Ruleset| {
-        let same = ruleset.clone().at_generation(Generation::FIRST);
-        FIXED.map(|name| same.chains.get(name).cloned())
+    let is_fixed = |name: &str| match (actual.chains.get(name), wanted.chains.get(name)) {
+        (Some(actual), Some(wanted)) => is_same_but_for_generation(actual, wanted),
+        (actual, wanted) => actual.is_none() && wanted.is_none(),
     };
     !keeps_all(Action::Allow, actual, wanted)
         || !keeps_all(Action::Deny, wanted, actual)
         || !helped(actual).is_subset(&helped(wanted))
-        || fixed(actual) != fixed(wanted)
+        || !FIXED.into_iter().all(is_fixed)
         || actual.generation().is_none()
+}
+
+/// The sets that hold statements' elements.
+fn roles(ruleset: &Ruleset) -> impl Iterator<Item = (Role, &Set)> {
+    ruleset.sets.iter().filter_map(|(name, set)| Some((Role::of(name)?, set)))
+}
+
+fn is_same_but_for_generation(left: &Chain, right: &Chain) -> bool {
+    let is_same = |(left, right): (&Stmt, &Stmt)| match (left, right) {
+        (Stmt::GenerationIs(_), Stmt::GenerationIs(_))
+        | (Stmt::SetGeneration(_), Stmt::SetGeneration(_)) => true,
+        (left, right) => left == right,
+    };
+    let is_same_rule = |(left, right): (&Rule, &Rule)| {
+        left.comment == right.comment
+            && left.statements.len() == right.statements.len()
+            && left.statements.iter().zip(&right.statements).all(is_same)
+    };
+    left == right
+        || left.base == right.base
+            && left.rules.len() == right.rules.len()
+            && left.rules.iter().zip(right.rules.iter()).all(is_same_rule)
 }
 
 /// Whether something stands under a name of ours that cannot be changed in place.
@@ -310,8 +360,11 @@ fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
             ops.push(Op::AddSet { name: name.clone(), set: without_elements(set) });
         }
         let old = present.map(|present| &present.elements);
+        if old == Some(&set.elements) {
+            continue;
+        }
         let stale = |(e, c): &(&Element, &Comment)| set.elements.get(*e) != Some(*c);
-        let gone = with_elements(set, old.into_iter().flatten().filter(stale));
+        let gone = with_elements(set, old.into_iter().flat_map(|old| old.iter()).filter(stale));
         let is_new = |(e, c): &(&Element, &Comment)| old.and_then(|old| old.get(*e)) != Some(*c);
         let new = with_elements(set, set.elements.iter().filter(is_new));
         // An element whose meaning changes is removed before it is added again.
@@ -328,11 +381,12 @@ fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
         }
     }
     for (name, chain) in &target.chains {
-        let present = actual.chains.get(name).map_or(&[][..], |present| &present.rules);
-        if present == chain.rules {
+        let present = actual.chains.get(name).map(|present| &present.rules);
+        let is_empty = present.is_none_or(|rules| rules.is_empty());
+        if present == Some(&chain.rules) || is_empty && chain.rules.is_empty() {
             continue;
         }
-        if !present.is_empty() {
+        if !is_empty {
             ops.push(Op::FlushChain { chain: name.clone() });
         }
         ops.extend(
@@ -356,25 +410,30 @@ fn changes(actual: &Ruleset, target: &Ruleset) -> Vec<Op> {
 }
 
 fn without_elements(set: &Set) -> Set {
-    Set { elements: BTreeMap::new(), ..set.clone() }
+    Set { elements: Arc::default(), ..set.clone() }
 }
 
 fn with_elements<'a>(set: &Set, elements: impl Iterator<Item = (&'a Element, &'a Comment)>) -> Set {
-    let elements = elements.map(|(element, comment)| (*element, comment.clone())).collect();
+    let elements: BTreeMap<_, _> =
+        elements.map(|(element, comment)| (*element, comment.clone())).collect();
     Set {
         family: set.family,
         kind: set.kind,
         interval: set.interval,
         comment: set.comment.clone(),
-        elements,
+        elements: elements.into(),
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = |set: &Set| {
-            let all = set.elements.iter().map(|(e, c)| render::element_text(set, e, c));
-            all.collect::<Vec<_>>().join(", ")
+        // One by one: whoever wants no more gets no more.
+        let list = |f: &mut fmt::Formatter<'_>, set: &Set| {
+            for (at, (element, comment)) in set.elements.iter().enumerate() {
+                let comma = if at == 0 { "" } else { ", " };
+                write!(f, "{comma}{}", render::element_text(set, element, comment))?;
+            }
+            f.write_str(" }")
         };
         match self {
             Self::AddTable => f.write_str("add table"),
@@ -392,10 +451,12 @@ impl fmt::Display for Op {
             Self::AddSet { name, .. } => write!(f, "add set {name}"),
             Self::DeleteSet { name } => write!(f, "delete set {name}"),
             Self::AddElements { name, set } => {
-                write!(f, "add element {name} {{ {} }}", listed(set))
+                write!(f, "add element {name} {{ ")?;
+                list(f, set)
             }
             Self::DeleteElements { name, set } => {
-                write!(f, "delete element {name} {{ {} }}", listed(set))
+                write!(f, "delete element {name} {{ ")?;
+                list(f, set)
             }
         }
     }

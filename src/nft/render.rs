@@ -170,7 +170,7 @@ fn chain_block(name: &str, chain: &Chain) -> String {
             "\t\ttype filter hook {hook}{device} priority {priority}; policy {policy};"
         );
     }
-    for rule in &chain.rules {
+    for rule in chain.rules.iter() {
         let _ = writeln!(text, "\t\t{}", rule_text(rule));
     }
     text.push_str("\t}\n");

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::sys::socket::{
     MsgFlags, NetlinkAddr, SockFlag, SockProtocol, getsockname, send, setsockopt, sockopt,
@@ -30,7 +31,7 @@ const ANSWER: usize = 64 << 10;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// A set's elements, each with what it stands for.
-type Elements = BTreeMap<Element, Comment>;
+type Elements = Arc<BTreeMap<Element, Comment>>;
 
 /// Why a transaction was not applied. The old ruleset is whole.
 #[derive(Debug, thiserror::Error)]
@@ -269,7 +270,7 @@ impl KernelTable {
                     sum.bytes += counts.bytes;
                 }
                 if let Some(chain) = ruleset.chains.get_mut(&chain) {
-                    chain.rules.push(rule);
+                    Arc::make_mut(&mut chain.rules).push(rule);
                 }
             }
             if *family == TableFamily::Inet {
@@ -304,7 +305,7 @@ impl KernelTable {
         let mut last: Option<Elements> = None;
         for _ in 0..READINGS {
             let parts = self.request(Some(family), libc::NFT_MSG_GETSETELEM, &names, true)?;
-            let mut found = Set { elements: Elements::new(), ..set.clone() };
+            let mut found = Set { elements: Elements::default(), ..set.clone() };
             // The kernel ends with a part that holds nothing.
             let holds_some = |part: &&Answer| decode::elements(&part.payload, &mut found) > 0;
             let parts = parts.iter().filter(holds_some).count();

@@ -37,7 +37,7 @@ const STALE: usize = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Its policy; `None`: no table of ours.
-    pub table: Option<Ruleset>,
+    pub table: Option<Arc<Ruleset>>,
     /// What its guard is made by, from the links it has when it is made.
     pub guard: Terms,
 }
@@ -220,7 +220,7 @@ impl Kernel {
             // Once something of ours is there the container may have run, and given itself addresses.
             let is_first = before.is_some() && ruleset.is_none();
             let own = target.wanted.guard.own(&links, target.is_fresh || is_first);
-            let wanted = unhelped.as_ref().or(target.wanted.table.as_ref());
+            let wanted = unhelped.as_ref().or(target.wanted.table.as_deref());
             let guard = match (&unguarded, wanted) {
                 (None, Some(_)) => guard(&target.wanted.guard, &links, &own),
                 _ => None,
@@ -259,7 +259,10 @@ impl Kernel {
                 Ok(()) => {
                     let state = |claim: Claim| claim.state(table.port_id());
                     let known = match before {
-                        Some(before) if is_done => before,
+                        // The same as what was read, and shared with what is wanted.
+                        Some(before) if is_done => {
+                            Known { ruleset: transaction.target.clone(), ..before }
+                        }
                         _ => Known {
                             inode,
                             table: wanted.map(|_| state(claimed)),
@@ -298,7 +301,8 @@ impl Kernel {
                     if !self.is_helperless.swap(true, Ordering::Relaxed) {
                         tracing::warn!(%error, "data connections stay closed");
                     }
-                    unhelped = target.wanted.table.clone().map(Ruleset::without_helpers);
+                    unhelped =
+                        target.wanted.table.as_deref().cloned().map(Ruleset::without_helpers);
                 }
                 // A link may have gone, and its chain with it.
                 Err(ApplyError::Refused { .. }) if is_remembered => {}

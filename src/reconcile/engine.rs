@@ -19,7 +19,7 @@ use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted};
 use super::clear::Clearing;
 use super::control::Follower;
 use super::coverage::LastTry;
-use super::desired::{Desired, Rules, desire, is_running};
+use super::desired::{Decider, Desired, Rules, is_running};
 use super::feed::{self, Outlet, View};
 use super::foreign::{self, Finding};
 use super::hearing::Hearing;
@@ -103,6 +103,7 @@ pub struct Engine {
     resync: Duration,
     rules: Rules,
     rules_error: Option<String>,
+    decider: Decider,
     desired: Arc<Desired>,
     outlet: Option<Outlet>,
     queue: Queue<WorkloadId>,
@@ -144,6 +145,7 @@ impl Engine {
             resync: RESYNC,
             rules,
             rules_error: None,
+            decider: Decider::default(),
             desired: Arc::default(),
             outlet: None,
             queue: Queue::new(WORKERS),
@@ -241,11 +243,10 @@ impl Engine {
 
     /// Decides everything anew and asks for work where the answer changed.
     fn decide(&mut self) {
-        let mut desired = desire(self.facts.inventory(), &self.rules);
+        self.desired = self.decider.decide(self.facts.inventory(), &self.rules);
         if self.clearing.is_some() {
-            desired.rulesets.clear();
+            Arc::make_mut(&mut self.desired).rulesets.clear();
         }
-        self.desired = Arc::new(desired);
         if let Some(outlet) = &mut self.outlet {
             outlet.outdate();
         }

@@ -11,6 +11,8 @@ use crate::nft::Transaction;
 const KEPT: usize = 1000;
 /// How many operations of one transaction are kept in words.
 const KEPT_OPERATIONS: usize = 50;
+/// How much of one operation's words is kept, in bytes: it may be about thousands of elements.
+const KEPT_LENGTH: usize = 2000;
 
 /// One transaction that was committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +63,7 @@ impl Journal {
         (by, is_loop): (Option<String>, bool),
     ) -> &Entry {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let changes = transaction.described().take(KEPT_OPERATIONS);
+        let changes = transaction.described_within(KEPT_LENGTH).take(KEPT_OPERATIONS);
         self.push(
             Entry {
                 committed_us: micros(committed.duration_since(UNIX_EPOCH).unwrap_or_default()),
@@ -108,7 +110,8 @@ impl Journal {
     /// Adds an entry. What is done in a loop adds to its last one, so that it does not push all others out.
     fn push(&mut self, entry: Entry, is_loop: bool) -> &Entry {
         let mut at = self.entries.len();
-        let last = self.entries.iter().rposition(|last| last.id == entry.id).filter(|_| is_loop);
+        let is_last = |last: &Entry| last.id == entry.id;
+        let last = is_loop.then(|| self.entries.iter().rposition(is_last)).flatten();
         match last {
             Some(last) => {
                 at = last;

@@ -15,6 +15,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Queue<K> {
     due: BTreeMap<K, Instant>,
+    /// The same, soonest first.
+    order: BTreeSet<(Instant, K)>,
     running: BTreeSet<K>,
     failures: BTreeMap<K, u32>,
     limit: usize,
@@ -23,18 +25,34 @@ pub struct Queue<K> {
 impl<K: Ord + Clone> Queue<K> {
     /// A queue that lets at most `limit` keys be worked on at once.
     pub fn new(limit: usize) -> Self {
-        Self { due: BTreeMap::new(), running: BTreeSet::new(), failures: BTreeMap::new(), limit }
+        Self {
+            due: BTreeMap::new(),
+            order: BTreeSet::new(),
+            running: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            limit,
+        }
     }
 
     /// Asks for a key to be worked on now.
     pub fn add(&mut self, key: K, now: Instant) {
-        let due = self.due.entry(key).or_insert(now);
-        *due = (*due).min(now);
+        if self.due.get(&key).is_none_or(|due| now < *due) {
+            self.cancel(&key);
+            self.due.insert(key.clone(), now);
+            self.order.insert((now, key));
+        }
+    }
+
+    /// Takes back that a key was asked for.
+    fn cancel(&mut self, key: &K) {
+        if let Some(due) = self.due.remove(key) {
+            self.order.remove(&(due, key.clone()));
+        }
     }
 
     /// Forgets a key, its failures included.
     pub fn forget(&mut self, key: &K) {
-        self.due.remove(key);
+        self.cancel(key);
         self.failures.remove(key);
     }
 
@@ -43,9 +61,9 @@ impl<K: Ord + Clone> Queue<K> {
         if self.running.len() >= self.limit {
             return None;
         }
-        let ready = |(key, due): &(&K, &Instant)| **due <= now && !self.running.contains(*key);
-        let key = self.due.iter().filter(ready).min_by_key(|(_, due)| **due)?.0.clone();
-        self.due.remove(&key);
+        let due = self.order.iter().take_while(|(due, _)| *due <= now);
+        let key = due.map(|(_, key)| key).find(|key| !self.running.contains(*key))?.clone();
+        self.cancel(&key);
         self.running.insert(key.clone());
         Some(key)
     }
@@ -62,7 +80,9 @@ impl<K: Ord + Clone> Queue<K> {
         let failures = self.failures.entry(key.clone()).or_default();
         let wait = FIRST_RETRY.saturating_mul(1 << (*failures).min(16)).min(LONGEST_RETRY);
         *failures = failures.saturating_add(1);
-        self.due.entry(key).or_insert(now + wait);
+        if !self.due.contains_key(&key) {
+            self.add(key, now + wait);
+        }
         wait
     }
 
@@ -71,7 +91,7 @@ impl<K: Ord + Clone> Queue<K> {
         if self.running.len() >= self.limit {
             return None;
         }
-        self.due.iter().filter(|(key, _)| !self.running.contains(key)).map(|(_, due)| *due).min()
+        self.order.iter().find(|(_, key)| !self.running.contains(key)).map(|(due, _)| *due)
     }
 
     /// Whether nothing is to be done on a key: it is neither worked on nor asked for.

@@ -79,7 +79,7 @@ impl NetnsState {
     /// One that cannot be programmed now counts only with what it still allows and should not: that it lacks what it
     /// should allow must not keep others from starting, or a container that breaks its own table could.
     fn differs_about(&self, addresses: &BTreeSet<IpAddr>) -> bool {
-        let about = |wanted: &Wanted| elements_about(wanted.table.as_ref(), addresses);
+        let about = |wanted: &Wanted| elements_about(wanted.table.as_deref(), addresses);
         let (wanted, held) = (about(&self.wanted), self.reached.as_ref().map(about));
         let held = held.unwrap_or_default();
         match self.last.error {
@@ -107,6 +107,8 @@ fn elements_about(
 mod tests {
     use super::*;
     use crate::compile::closed;
+    use std::sync::Arc;
+
     use crate::compile::ruleset::{Comment, Family, Key, KeyKind, Set};
     use crate::reconcile::coverage::LastTry;
 
@@ -121,7 +123,7 @@ mod tests {
             kind: KeyKind::Tuple,
             interval: false,
             comment: Comment::default(),
-            elements: addresses.iter().map(element).collect(),
+            elements: Arc::new(addresses.iter().map(element).collect()),
         };
         let mut ruleset = closed(crate::policy::DenyVerdicts::default());
         ruleset.sets.insert("in4".to_owned(), set);
@@ -135,7 +137,8 @@ mod tests {
     ) -> bool {
         let last = LastTry { error: error.map(str::to_owned), ..LastTry::default() };
         let mut state = NetnsState::default();
-        let wanting = |table| Wanted { table, ..Wanted::default() };
+        let wanting =
+            |table: Option<Ruleset>| Wanted { table: table.map(Arc::new), ..Wanted::default() };
         (state.reached, state.wanted, state.last) = (reached.map(wanting), wanting(wanted), last);
         state.differs_about(&BTreeSet::from(["10.0.0.7".parse().unwrap()]))
     }

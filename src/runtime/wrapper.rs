@@ -224,7 +224,10 @@ fn close(id: &str, pid: u32, config: &Config) -> Result<(), Failure> {
         owner: WorkloadId::new(id),
         pid,
         process: None,
-        wanted: Wanted { table: Some(crate::compile::closed(config.deny)), guard: Terms::closed() },
+        wanted: Wanted {
+            table: Some(crate::compile::closed(config.deny).into()),
+            guard: Terms::closed(),
+        },
         is_fresh: true,
         known: None,
         socket: None,

@@ -81,13 +81,15 @@ impl Guarded {
 
     /// Brings the policy and its guard into force.
     pub(crate) fn apply(&mut self) -> Applied {
-        self.target.wanted = Wanted { table: Some(ruleset(self.mode)), guard: self.terms.clone() };
+        self.target.wanted =
+            Wanted { table: Some(ruleset(self.mode).into()), guard: self.terms.clone() };
         self.bring()
     }
 
     /// Only the policy.
     pub(crate) fn apply_unguarded(&mut self) -> Applied {
-        self.target.wanted = Wanted { table: Some(ruleset(self.mode)), guard: Terms::default() };
+        self.target.wanted =
+            Wanted { table: Some(ruleset(self.mode).into()), guard: Terms::default() };
         self.bring()
     }
 

@@ -343,7 +343,7 @@ impl Writer {
 
     fn elements(&mut self, op: usize, kind: i32, flags: u16, name: &str, set: &Set) {
         let object = set_object(self.family, name);
-        for (element, comment) in &set.elements {
+        for (element, comment) in set.elements.iter() {
             add_element(&object, set, element, comment);
         }
         // SAFETY: the iterator refers to the set, which outlives it; libnftnl ends a message before an attribute

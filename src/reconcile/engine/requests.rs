@@ -9,7 +9,7 @@ use crate::config::Loaded;
 use crate::input::Text;
 use crate::metadata::{Observation, WorkloadId};
 use crate::reconcile::clear::{Cleared, Clearing};
-use crate::reconcile::desired::Rules;
+use crate::reconcile::desired::{Decider, Rules};
 use crate::reconcile::journal::Entry;
 use crate::reconcile::start::{Progress, Start, StartAnswer};
 use crate::reconcile::status::{self, StatusReport};
@@ -34,6 +34,8 @@ pub enum Request {
     Alive(oneshot::Sender<()>),
     /// Answers when everything known is programmed, or was tried.
     Settled(oneshot::Sender<()>),
+    /// Compares every netns with the kernel's own state now, and answers when that is done.
+    Audit(oneshot::Sender<()>),
     /// Takes every table out, answers, and ends the loop.
     Clear(oneshot::Sender<Cleared>),
     /// New rules, or why they could not be read; then the last good ones stay in force.
@@ -47,6 +49,10 @@ impl Engine {
             Request::Journal(reply) => drop(reply.send(self.journal.entries())),
             Request::Alive(reply) => drop(reply.send(())),
             Request::Settled(reply) => self.waiting.push(reply),
+            Request::Audit(reply) => {
+                self.audit();
+                self.waiting.push(reply);
+            }
             Request::Start { id, pid, reply } => self.start(id, pid, reply),
             Request::Clear(reply) => {
                 tracing::warn!("asked to take every table out and end");
@@ -69,6 +75,7 @@ impl Engine {
             }
             Request::Reload(Ok(loaded)) => {
                 self.rules = Rules::from(loaded.as_ref());
+                self.decider = Decider::default();
                 self.rules_error = None;
                 self.foreign = loaded.config.foreign;
                 tracing::info!("configuration loaded");
