@@ -75,6 +75,45 @@ fn a_file_docker_would_not_read_is_left_alone() {
     }
 }
 
+#[test]
+fn taken_away_for_good_the_wrapper_leads_to_the_real_runtime_while_it_may_be_called() {
+    let host = DockerHost::start();
+    let seawall = Seawall::start(&host, ENFORCE);
+    seawall.install_runtime(&host);
+    let made = host.run(&["--name", "made", "busybox:1", "sleep", "600"]);
+    assert_eq!(seawall.status_of(&made.id)["has_waited"], true);
+    let installed = std::fs::read_to_string(host.daemon_config()).unwrap();
+    let leads_to = || std::fs::read_link(seawall.wrapper("runc")).unwrap();
+    let own = leads_to();
+
+    // A file nobody can change goes on naming the wrapper.
+    std::fs::write(host.daemon_config(), "{ \"runtimes\": ").unwrap();
+    let failed = seawall.runtime(&host, &["uninstall", "--all"]);
+    assert_eq!(failed.status.code(), Some(3), "{}", stderr(&failed));
+    assert!(stderr(&failed).contains("left as it is"), "{}", stderr(&failed));
+    assert!(leads_to().ends_with("runc") && leads_to() != own, "{}", leads_to().display());
+    host.docker_ok(&["exec", "made", "true"]);
+
+    // With a file that can be changed the name stays, because there is a container that has it.
+    std::fs::write(host.daemon_config(), installed).unwrap();
+    let done = seawall.runtime(&host, &["uninstall", "--all"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("made"));
+    let left: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(host.daemon_config()).unwrap()).unwrap();
+    let path = left["runtimes"]["seawall"]["path"].as_str().unwrap();
+    assert!(path.ends_with("/runc") && left["default-runtime"].is_null(), "{left:#}");
+    let known = ["info", "--format", "{{.DefaultRuntime}}"];
+    assert_eq!(host.docker_ok(&known), "runc");
+
+    host.docker_ok(&["rm", "--force", "made"]);
+    let done = seawall.runtime(&host, &["uninstall", "--all"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(!seawall.wrapper("runc").is_symlink());
+    assert!(!std::fs::read_to_string(host.daemon_config()).unwrap().contains("seawall"));
+    host.docker_ok(&["run", "--rm", "busybox:1", "true"]);
+}
+
 /// One start by the wrapper while the daemon is in some state: how it ended, what it said, what left it, how long it took.
 struct Start {
     output: Output,

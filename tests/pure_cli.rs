@@ -127,6 +127,46 @@ fn every_problem_of_every_file_is_named_with_its_place() {
 }
 
 #[test]
+fn every_kind_of_file_names_the_key_that_was_meant() {
+    let files = [
+        (
+            "models.d/a.toml",
+            "[models.foo]\ntitle = \"Foo\"\nimage = [\"foo\"]\nsource = \"https://h\"\n",
+        ),
+        ("policy.d/a.toml", "[[allow]]\nfrm = \"any\"\nto = \"world\"\n[[alow]]\n"),
+        ("state/modes.toml", "[[mode]]\nselct = \"project:a\"\nmode = \"off\"\n"),
+    ];
+    let folder = configured("mod = \"enforce\"\n[dokcer]\n[runtime]\nwait = 3\n", &files);
+    let check = ["--config", "seawall.toml", "--state-dir", "state", "check"];
+    let run = seawall_in(folder.path(), &check);
+    assert_eq!(run.code, 2);
+    for (place, meant) in [
+        ("seawall.toml:1:1", "mode"),
+        ("seawall.toml:2:2", "docker"),
+        ("seawall.toml:4:1", "wait_ms"),
+        ("models.d/a.toml:3:1", "images"),
+        ("policy.d/a.toml:2:1", "from"),
+        ("policy.d/a.toml:4:3", "allow"),
+        ("state/modes.toml:2:1", "select"),
+    ] {
+        let after = run.err.split(&format!("{place}: error[file/unknown-key]")).nth(1);
+        let after = after.unwrap_or_else(|| panic!("nothing at {place} in\n{}", run.err));
+        let help = after.lines().nth(1).unwrap();
+        assert!(help.contains(meant), "{place}: {help}");
+    }
+}
+
+#[test]
+fn modes_that_would_not_survive_the_next_one_are_found_by_check() {
+    let modes = "[[mode]]\nselect = \"project:a\"\nmode = \"enforce\"\n\n[[deny]]\nfrom = \"any\"\nto = \"world\"\n";
+    let folder = configured("", &[("state/modes.toml", modes)]);
+    let check = ["--config", "seawall.toml", "--state-dir", "state", "check"];
+    let run = seawall_in(folder.path(), &check);
+    assert_eq!(run.code, 2);
+    assert!(run.err.starts_with("state/modes.toml:5:3: error[config/bad-modes]"), "{}", run.err);
+}
+
+#[test]
 fn problems_are_json_for_programs() {
     let folder = configured("mode = 1\n", &[]);
     let run = seawall_in(folder.path(), &["--config", "seawall.toml", "--output", "json", "check"]);
@@ -211,6 +251,7 @@ fn every_command_explains_itself() {
         "learn",
         "suggest-group",
         "clear",
+        "doctor",
         "reload",
         "completions",
     ];

@@ -190,6 +190,27 @@ fn every_command_and_every_setting_has_its_place() {
 }
 
 #[test]
+fn every_check_of_doctor_is_explained_and_no_other() {
+    let (list, code) = run(&["doctor".to_owned(), "--list".to_owned()]);
+    assert_eq!(code, 0, "{list}");
+    let made: Vec<&str> =
+        list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(made.len() > 30, "{list}");
+    let page = read("docs/doctor.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let explained: Vec<(&str, &str)> = rows.filter(|(id, _)| id.contains('.')).collect();
+    let ids: Vec<&str> = explained.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, made, "in the order they are made");
+    for (id, row) in explained {
+        let is_told = ["*warning", "*missing", "never;"].iter().any(|word| row.contains(word));
+        assert!(is_told, "{id}: it is not said why it is not ok");
+        let has_remedy =
+            row.starts_with("never;") || !row.trim_end_matches('|').trim().ends_with('|');
+        assert!(has_remedy, "{id}: it is not said what to do");
+    }
+}
+
+#[test]
 fn the_control_sockets_description_names_every_route_and_no_other() {
     let server = std::fs::read_to_string(root().join("src/api/server.rs")).unwrap();
     let mut routes = BTreeSet::new();
@@ -400,6 +421,7 @@ fn offline_arguments(command: &str) -> Option<Vec<String>> {
     let has = |word: &str| words.iter().any(|other| other == word);
     let is_offline = match words.first().map(String::as_str)? {
         "check" => has("--config"),
+        "doctor" => has("--list"),
         "resolve" => !has("--container"),
         "policy" | "plan" | "test" | "learn" | "suggest-group" => has("--from"),
         _ => false,

@@ -9,6 +9,10 @@ RUN_NEEDS=(dockerd:docker.io containerd:containerd runc:runc nft:nftables ip:ipr
   conntrack:conntrack mmdebstrap:mmdebstrap busybox:busybox-static python3:python3 nsenter:util-linux
   /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib curl:curl ping:iputils-ping sysctl:procps crun:crun podman:podman
   /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring)
+OLD_KERNEL_NEEDS=(qemu-system-x86_64:qemu-system-x86 kmod:kmod cpio:cpio busybox:busybox-static mmdebstrap:mmdebstrap
+  strip:binutils)
+PACKAGE_NEEDS=(dh:debhelper dpkg-shlibdeps:dpkg-dev fakeroot:fakeroot rpmbuild:rpm python3:python3)
+PACKAGE_TEST_NEEDS=(lintian:lintian systemd-analyze:systemd)
 
 has() { if [[ $1 == /* ]]; then [[ -e $1 ]]; else command -v "$1" >/dev/null; fi; }
 

@@ -51,8 +51,8 @@ pub struct Asked {
 
 /// What is asked of who reads the configuration.
 pub enum SettingsRequest {
-    /// Read it again.
-    Reload,
+    /// Read it again. Answers when it is with the reconcile loop, or why it was refused.
+    Reload(oneshot::Sender<Result<(), String>>),
     /// The modes set at run time.
     Modes(oneshot::Sender<Vec<ModeSetting>>),
     /// Set one, or take it back. Answers with all there are then, or why not.
@@ -229,10 +229,16 @@ async fn clear(
     ask(&daemon, Request::Clear).await.map(Json)
 }
 
-async fn reload_configuration(State(daemon): State<Daemon>) -> Response {
-    match daemon.asked.settings.send(SettingsRequest::Reload).await {
-        Ok(()) => Json(serde_json::json!({ "reload": "asked" })).into_response(),
-        Err(_) => stopping(),
+async fn reload_configuration(
+    State(daemon): State<Daemon>,
+) -> Result<Json<serde_json::Value>, Response> {
+    let (reply, answer) = oneshot::channel();
+    let asked = daemon.asked.settings.send(SettingsRequest::Reload(reply)).await;
+    asked.map_err(|_| stopping())?;
+    match answer.await {
+        Ok(Ok(())) => Ok(Json(serde_json::json!({ "reload": "taken" }))),
+        Ok(Err(why)) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, &why)),
+        Err(_) => Err(stopping()),
     }
 }
 

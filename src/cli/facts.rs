@@ -1,7 +1,8 @@
 //! Owns where commands get their facts: saved files, or Docker and containerd asked once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -25,7 +26,7 @@ use crate::runtime::docker::CONFIG;
 /// Docker's socket where neither `DOCKER_HOST` nor the configuration names one.
 pub(super) const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 /// containerd's socket where the configuration names none.
-const CONTAINERD: &str = "/run/containerd/containerd.sock";
+pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 /// Which facts, and of which workloads.
 #[derive(Args, Debug)]
@@ -188,15 +189,22 @@ fn folder_name(path: &Path) -> String {
     folder.map_or("stdin".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Docker where the environment or the configuration says it is; its containers' resolvers unless they name their own.
+pub(super) fn docker(
+    loaded: &Loaded,
+    resolvers: BTreeSet<IpAddr>,
+) -> Result<DockerSource, CommandError> {
+    let host = loaded.config.docker_host.as_deref().unwrap_or(DOCKER_HOST);
+    DockerSource::from_env(host, resolvers).map_err(|error| CommandError::Usage(error.into()))
+}
+
 /// Starts watching Docker and containerd. Returns what they will say, and which of them are asked.
 pub(super) fn watch(
     loaded: &Loaded,
 ) -> Result<(mpsc::Receiver<Observation>, Vec<Source>), CommandError> {
     let (sender, observations) = mpsc::channel(1024);
     let docker_config = loaded.config.docker_config.as_deref().unwrap_or(Path::new(CONFIG));
-    let host = loaded.config.docker_host.as_deref().unwrap_or(DOCKER_HOST);
-    let docker = DockerSource::from_env(host, docker_resolvers(docker_config))
-        .map_err(|error| CommandError::Usage(error.into()))?;
+    let docker = docker(loaded, docker_resolvers(docker_config))?;
     let address = loaded.config.containerd_address.as_deref().unwrap_or(Path::new(CONTAINERD));
     let containerd = ContainerdSource::new(address, host_resolvers());
     tokio::spawn(docker.watch(sender.clone()));

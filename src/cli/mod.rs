@@ -8,11 +8,13 @@ mod choose;
 mod clear;
 mod denials;
 mod diff;
+mod doctor;
 mod events;
 mod explain;
 mod facts;
 mod flows;
 mod learn;
+mod manual;
 mod mode;
 mod observed;
 mod output;
@@ -130,6 +132,8 @@ enum Command {
     SuggestGroup(suggest::SuggestArgs),
     /// Take everything of seawall's out of every network namespace
     Clear,
+    /// Say what this host lacks of what seawall needs, what that costs, and how to mend it
+    Doctor(doctor::DoctorArgs),
     /// Make containers wait for their policy: the OCI runtime wrapper
     #[command(subcommand)]
     Runtime(runtime::RuntimeCommand),
@@ -143,6 +147,9 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Hold a network namespace to try the kernel in, until standard input ends (called by doctor)
+    #[command(hide = true, name = doctor::trial::HOLDER)]
+    ScratchNetns,
     /// Have the running daemon read its configuration again
     Reload,
     /// Print a completion script for a shell
@@ -150,6 +157,12 @@ enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command (called when packages are made)
+    #[command(hide = true)]
+    ManPages {
+        /// An existing folder.
+        folder: PathBuf,
     },
 }
 
@@ -207,6 +220,10 @@ pub fn main() -> ExitCode {
         let place = Place { runtime, config, socket, state_dir, former_default: None };
         return Wrapper::new(place, arguments).run();
     }
+    // Only this thread is to leave the network namespace, so it must be the only one.
+    if let Command::ScratchNetns = cli.command {
+        return doctor::trial::hold();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -257,17 +274,25 @@ async fn dispatch(cli: Cli) -> Result<Exit, CommandError> {
         Command::SuggestGroup(args) => suggest::suggest(&global, &args).await,
         Command::Clear => clear::clear(&global).await,
         Command::Runtime(command) => runtime::runtime(&global, &command).await,
-        // Taken before: it becomes another program, and needs nothing of what was set up since.
-        Command::OciRuntime { .. } => Ok(Exit::Done),
-        Command::Reload => {
-            crate::api::Client::new(&global.socket).reload().await?;
-            println!(
-                "asked the daemon to read its configuration again; `seawall status` tells whether it took it"
-            );
-            Ok(Exit::Done)
-        }
+        // Taken before: they need nothing of what was set up since.
+        Command::OciRuntime { .. } | Command::ScratchNetns => Ok(Exit::Done),
+        Command::Doctor(args) => doctor::doctor(&global, &args).await,
+        Command::Reload => match crate::api::Client::new(&global.socket).reload().await {
+            Err(ClientError::Refused(why)) => Err(CommandError::Usage(anyhow::anyhow!(
+                "the daemon refused the configuration; the last good one stays in force:\n{why}"
+            ))),
+            answer => {
+                answer?;
+                output::print("the daemon has read its configuration, and obeys it");
+                Ok(Exit::Done)
+            }
+        },
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "seawall", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::ManPages { folder } => {
+            manual::write(Cli::command(), &folder)?;
             Ok(Exit::Done)
         }
     }

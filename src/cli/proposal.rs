@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::learn::{MODELS, POLICY};
 use super::{CommandError, Exit, Global, Output, output, read_files};
 use crate::api::Client;
+use crate::api::client::ClientError;
 use crate::config::Source;
 use crate::input::Text;
 use crate::model::Catalogue;
@@ -153,15 +154,16 @@ fn put(source: &Source) -> anyhow::Result<bool> {
 /// Has the daemon read its configuration, waits until it is in force, and tells what that changed.
 async fn reload(client: &Client) -> Result<Vec<Entry>, CommandError> {
     let before = client.journal().await?;
-    // The daemon reads and answers in turn: when it tells its modes, what it read is with the reconcile loop.
-    client.reload().await?;
-    client.modes().await?;
-    client.settled().await?;
-    if let Some(error) = client.status().await?.configuration_error {
-        return Err(CommandError::System(anyhow!(
-            "the files are in place, but the daemon refused the configuration: {error}"
-        )));
+    // When it answers, what it read is with the reconcile loop.
+    match client.reload().await {
+        Err(ClientError::Refused(error)) => {
+            return Err(CommandError::System(anyhow!(
+                "the files are in place, but the daemon refused the configuration: {error}"
+            )));
+        }
+        answer => answer?,
     }
+    client.settled().await?;
     let mut after = client.journal().await?;
     after.retain(|entry| !before.contains(entry));
     Ok(after)

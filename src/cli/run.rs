@@ -1,5 +1,6 @@
 //! `seawall run`: the daemon.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,12 +15,19 @@ use crate::api::{Asked, server};
 use crate::observe::Observer;
 use crate::reconcile::engine::RESYNC;
 use crate::reconcile::{End, Engine, Kernel, Request, Rules, feed};
+use crate::runtime::dockerd;
 
 /// How long answers that are under way may hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The same for what was seen and is not on disk yet.
 const LAST_WRITES: Duration = Duration::from_secs(4);
+
+/// How long systemd waits, before it starts what comes after the daemon, for Docker to tell what runs.
+const ANSWERS: Duration = Duration::from_secs(60);
+
+/// The same where no dockerd runs.
+const ABSENCE: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -114,11 +122,15 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<Exit, Command
     let keeper = Keeper {
         config: global.config.clone(),
         state_dir: global.state_dir.clone(),
+        started_with: loaded.config.clone(),
+        had_file: global.config.exists(),
         requests: requests.clone(),
         queries: queries.clone(),
     };
     tokio::spawn(keeper.run(settings_asked)?);
-    tokio::spawn(tell_systemd(requests.clone()));
+    let docker = facts::docker(&loaded, BTreeSet::new())?.host().to_owned();
+    tokio::spawn(tell_systemd(requests.clone(), docker));
+    tokio::spawn(feed_watchdog(requests.clone()));
     let server_stop = wait(stopped.clone());
     let asked = Asked { requests, settings, queries, sequence };
     if let Some(listen) = loaded.config.metrics.listen {
@@ -170,10 +182,35 @@ async fn termination() -> Result<&'static str, CommandError> {
 }
 
 /// Ready means: everything that runs has been programmed once.
-async fn tell_systemd(requests: mpsc::Sender<Request>) {
+///
+/// Where Docker waits for that before it starts, nobody can wait for Docker: systemd listens on Docker's socket in its stead,
+/// so that questions are taken and not answered. Without a dockerd there is little that runs, and it is not waited for long.
+async fn tell_systemd(requests: mpsc::Sender<Request>, docker: String) {
+    let found = tokio::task::spawn_blocking(move || dockerd::find(&docker, None)).await;
+    let patience = if matches!(found, Ok(Some(_))) { ANSWERS } else { ABSENCE };
     let (reply, settled) = oneshot::channel();
-    if requests.send(Request::Settled(reply)).await.is_ok() && settled.await.is_ok() {
-        tracing::info!("everything that runs is programmed");
-        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    if requests.send(Request::Settled(reply)).await.is_err() {
+        return;
+    }
+    match tokio::time::timeout(patience, settled).await {
+        Ok(Ok(())) => tracing::info!("everything that runs is programmed"),
+        Ok(Err(_)) => return,
+        Err(_) => tracing::warn!("ready, but not everything that runs is known yet"),
+    }
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+}
+
+/// Tells systemd that the daemon lives (`WatchdogSec=`), as often as the reconcile loop itself says so.
+async fn feed_watchdog(requests: mpsc::Sender<Request>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut due = tokio::time::interval(limit / 3);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let (reply, alive) = oneshot::channel();
+        if requests.send(Request::Alive(reply)).await.is_err() || alive.await.is_err() {
+            return;
+        }
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
     }
 }

@@ -8,14 +8,27 @@ use tokio::sync::mpsc;
 use super::{CommandError, load_files};
 use crate::api::SettingsRequest;
 use crate::config::modes::{self, ModeChange, ModeSetting};
+use crate::config::{Config, Loaded};
 use crate::input::Text;
 use crate::observe::{EventKind, Query};
 use crate::reconcile::Request;
+
+/// Why a configuration is not in force.
+enum Untaken {
+    /// It is refused as a whole; the last good one stays.
+    Refused(String),
+    /// Nobody takes it any more.
+    Stopping,
+}
 
 /// Who reads the configuration, and writes modes.
 pub(super) struct Keeper {
     pub(super) config: PathBuf,
     pub(super) state_dir: PathBuf,
+    /// What the daemon started with: some of it is read at start only.
+    pub(super) started_with: Config,
+    /// Whether there was a configuration file when it was read last.
+    pub(super) had_file: bool,
     /// To the reconcile loop.
     pub(super) requests: mpsc::Sender<Request>,
     /// To who tells what happened.
@@ -25,7 +38,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Reads the configuration again on SIGHUP and when asked. A bad one leaves the last good one in force.
     pub(super) fn run(
-        self,
+        mut self,
         mut asked: mpsc::Receiver<SettingsRequest>,
     ) -> Result<impl Future<Output = ()>, CommandError> {
         let mut hangup: Signal = signal(SignalKind::hangup())?;
@@ -33,17 +46,23 @@ impl Keeper {
             loop {
                 // Both arms are cancel-safe.
                 let request = tokio::select! {
-                    Some(()) = hangup.recv() => SettingsRequest::Reload,
+                    Some(()) = hangup.recv() => {
+                        // The log and the status tell of a refusal; a signal has no answer.
+                        if matches!(self.reload().await, Err(Untaken::Stopping)) {
+                            break;
+                        }
+                        continue;
+                    }
                     Some(request) = asked.recv() => request,
                     else => break,
                 };
                 match request {
-                    SettingsRequest::Reload => {
-                        if !self.reload().await {
-                            break;
-                        }
-                    }
-                    // Whoever asked may have left meanwhile.
+                    // Whoever asked may have left meanwhile. Without an answer it is told that the daemon is stopping.
+                    SettingsRequest::Reload(reply) => match self.reload().await {
+                        Ok(()) => drop(reply.send(Ok(()))),
+                        Err(Untaken::Refused(why)) => drop(reply.send(Err(why))),
+                        Err(Untaken::Stopping) => break,
+                    },
                     SettingsRequest::Modes(reply) => {
                         drop(reply.send(self.modes().unwrap_or_default()));
                     }
@@ -55,15 +74,46 @@ impl Keeper {
         })
     }
 
-    /// Returns whether the daemon still runs.
-    async fn reload(&self) -> bool {
-        let loaded = load_files(&self.config, &self.state_dir);
-        if let Ok(loaded) = &loaded {
-            // Nobody takes it only when the daemon stops.
-            let _ = self.queries.send(Query::Sinks(loaded.config.events.sinks.clone())).await;
+    /// Reads everything, and has it taken into force whole or refused whole.
+    async fn reload(&mut self) -> Result<(), Untaken> {
+        match self.read() {
+            Ok(loaded) => self.obey(loaded).await,
+            Err(why) => {
+                let refused = Request::Reload(Err(why.clone()));
+                self.requests.send(refused).await.map_err(|_| Untaken::Stopping)?;
+                Err(Untaken::Refused(why))
+            }
         }
-        let loaded = loaded.map(Box::new).map_err(|problems| problems.to_string());
-        self.requests.send(Request::Reload(loaded)).await.is_ok()
+    }
+
+    /// What the files say now, if it can be obeyed whole; else why not.
+    fn read(&self) -> Result<Loaded, String> {
+        // Without this, a file that is away for a moment would mean that nothing is enforced (security model 2).
+        if self.had_file && !self.config.exists() {
+            return Err(format!(
+                "{} is gone; put it back, or restart the daemon to run with the defaults",
+                self.config.display()
+            ));
+        }
+        let loaded = load_files(&self.config, &self.state_dir).map_err(|all| all.to_string())?;
+        let keys = self.started_with.needs_restart(&loaded.config);
+        if keys.is_empty() {
+            return Ok(loaded);
+        }
+        let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+        Err(format!(
+            "{} changed, which the daemon reads at start only; restart it (systemctl restart seawall: no verdict \
+             changes), or take the change back",
+            keys.join(", ")
+        ))
+    }
+
+    async fn obey(&mut self, loaded: Loaded) -> Result<(), Untaken> {
+        self.had_file = self.config.exists();
+        // Nobody takes it only when the daemon stops.
+        let _ = self.queries.send(Query::Sinks(loaded.config.events.sinks.clone())).await;
+        let taken = Request::Reload(Ok(Box::new(loaded)));
+        self.requests.send(taken).await.map_err(|_| Untaken::Stopping)
     }
 
     /// What cannot be read is not taken for nothing: the next change would overwrite it.
@@ -77,7 +127,7 @@ impl Keeper {
     }
 
     /// A mode is written only when everything is good with it, and then taken into force.
-    async fn set_mode(&self, change: &ModeChange) -> Result<Vec<ModeSetting>, String> {
+    async fn set_mode(&mut self, change: &ModeChange) -> Result<Vec<ModeSetting>, String> {
         let path = modes::path(&self.state_dir);
         let before = self.modes()?;
         if change.mode.is_none() && !before.iter().any(|one| one.select == change.select) {
@@ -90,13 +140,16 @@ impl Keeper {
                 .map_err(|error| format!("cannot write {}: {error}", path.display()))
         };
         write(&after)?;
-        if let Err(problems) = load_files(&self.config, &self.state_dir) {
-            write(&before)?;
-            return Err(format!(
-                "the configuration has problems, so nothing was changed:\n{problems}"
-            ));
-        }
-        if !self.reload().await {
+        let loaded = match self.read() {
+            Ok(loaded) => loaded,
+            Err(why) => {
+                write(&before)?;
+                return Err(format!(
+                    "the configuration cannot be obeyed, so nothing was changed:\n{why}"
+                ));
+            }
+        };
+        if self.obey(loaded).await.is_err() {
             return Err("the daemon is stopping; the mode is set for its next start".to_owned());
         }
         let mode = change.mode.as_deref().unwrap_or("what the files say");

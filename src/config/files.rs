@@ -74,7 +74,13 @@ impl Files {
     pub fn with_modes(mut self, state_dir: &Path) -> Self {
         let path = super::modes::path(state_dir);
         match read_text(&path) {
-            Ok(text) => self.policies.push(Source { path, text }),
+            Ok(text) => {
+                let source = Source { path, text };
+                super::modes::check(source.as_file())
+                    .into_iter()
+                    .for_each(|one| self.problems.push(one));
+                self.policies.push(source);
+            }
             Err(ReadError::Missing) => {}
             Err(ReadError::Other(problem)) => self.problems.push(problem),
         }

@@ -5,6 +5,7 @@
 pub mod events;
 pub mod files;
 pub mod modes;
+mod restart;
 pub mod runtime;
 
 use std::collections::BTreeSet;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::input::diagnostic::SourceFile;
+use crate::input::{Diagnostic, Text};
 use crate::policy::operator;
 
 /// Its name in the state folder.
@@ -38,6 +39,7 @@ pub struct ModeChange {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     mode: Vec<ModeSetting>,
@@ -51,6 +53,21 @@ pub fn path(state_dir: &Path) -> PathBuf {
 /// The modes that a file's text sets, the last one last.
 pub fn read(text: &str) -> Result<Vec<ModeSetting>, toml::de::Error> {
     toml::from_str::<File>(text).map(|file| file.mode)
+}
+
+/// What speaks against a file that is otherwise a good policy file: the next mode that is set would not keep it.
+pub fn check(file: SourceFile<'_>) -> Option<Diagnostic> {
+    let error = toml::from_str::<File>(file.text).err()?;
+    if !operator::check_without_catalogue(&[file]).is_empty() {
+        return None;
+    }
+    let span = error.span().unwrap_or(0..0);
+    let message = format!(
+        "only modes that `seawall mode` sets may stand here: {}",
+        Text::new(error.message())
+    );
+    let problem = file.problem(&span, "config/bad-modes", message);
+    Some(problem.with_help("put it into a file in policy.d/ beside the configuration"))
 }
 
 /// The same modes with one changed: it counts last.
@@ -108,6 +125,21 @@ mod tests {
         assert_eq!(read(&written).unwrap(), modes);
         assert_eq!(modes.last().map(|one| one.mode.as_str()), Some("observe"));
         assert_eq!(changed(modes, &change("project:a", None)).len(), 1);
+    }
+
+    #[test]
+    fn what_the_next_mode_would_not_keep_is_a_problem() {
+        let check = |text: &str| {
+            let problem = check(SourceFile { name: Path::new("modes.toml"), text });
+            problem.map(|problem| problem.to_string())
+        };
+        let mode = "[[mode]]\nselect = \"project:a\"\nmode = \"enforce\"\n";
+        assert_eq!(check(mode), None);
+        let deny = check(&format!("{mode}[[deny]]\nfrom = \"any\"\nto = \"world\"\n")).unwrap();
+        assert!(deny.starts_with("modes.toml:4:3: error[config/bad-modes]: only modes"), "{deny}");
+        let list = check("[[mode]]\nselect = [\"project:a\", \"project:b\"]\nmode = \"off\"\n");
+        assert!(list.unwrap().starts_with("modes.toml:2:10: error[config/bad-modes]"));
+        assert_eq!(check("[[mod]]\n"), None, "told as a policy file's problem already");
     }
 
     #[test]

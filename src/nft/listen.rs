@@ -1,15 +1,16 @@
 //! Owns the sockets by which a netns' denials and connections are heard. They keep the netns alive while they are open.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, send, setsockopt, sockopt};
 
 use super::log::{ANSWERS, DENIALS, Group, bind_group};
 use super::netlink::{self, Received};
 use super::netns::{Entrance, Netns, NetnsError};
+use super::wire;
 
 /// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY` as bits.
 const CONNECTIONS: u32 = 0x1 | 0x4;
@@ -70,6 +71,9 @@ impl Entrance {
             return Ok(former.clone());
         }
         self.enter(netns, || {
+            // Where connection tracking's netlink part is a module, who asks it something waits until it is loaded; who only
+            // listens has it loaded some time, and hears nothing until then.
+            let _ = wake_connection_tracking();
             // Bytes are for people; where they cannot be counted connections are still told.
             let _ = std::fs::write(ACCOUNTING, "1");
             let (denials, answers, connections) = match former {
@@ -86,6 +90,15 @@ impl Entrance {
             })
         })
     }
+}
+
+fn wake_connection_tracking() -> io::Result<()> {
+    /// `IPCTNL_MSG_CT_GET_STATS`: how many connections there are.
+    const STATISTICS: u16 = 5;
+    let socket = netlink::open(SockProtocol::NetlinkNetFilter, 0, SockFlag::empty())?;
+    let request = wire::write(wire::CONNTRACK << 8 | STATISTICS, 0, 1, (0, 0), &[]);
+    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    Ok(())
 }
 
 /// A socket that is told a group's logged packets, in the calling thread's netns.

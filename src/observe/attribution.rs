@@ -167,11 +167,18 @@ impl Place {
         };
         // A data channel is its control connection's: its own ports mean nothing, and may go the other way.
         let tuple = told.master.unwrap_or(told.tuple);
-        let end = match (self.is_own(book, tuple.source), self.is_own(book, tuple.destination)) {
-            (true, false) => End::Client,
-            (false, true) => End::Server,
-            // With itself, or forwarded for others.
-            _ => return None,
+        let ends = [tuple.source, tuple.destination];
+        let end = match ends.map(|one| self.is_own(book, one)) {
+            [true, false] => End::Client,
+            [false, true] => End::Server,
+            // With itself.
+            [true, true] => return None,
+            [false, false] => match ends.map(|one| self.was_own(&one)) {
+                [true, false] => End::Client,
+                [false, true] => End::Server,
+                // Forwarded for others.
+                _ => return None,
+            },
         };
         let carried = carried(tuple.protocol.into(), tuple.ports.1, tuple.icmp_type);
         let own = self.own(book).party;
@@ -188,7 +195,12 @@ impl Place {
         if is_now && self.addresses.len() < ADDRESSES {
             self.addresses.insert(address);
         }
-        is_now || self.addresses.contains(&address)
+        is_now
+    }
+
+    /// What it had once may be another's by now: it is asked for only where nothing else fits.
+    fn was_own(&self, address: &IpAddr) -> bool {
+        self.addresses.contains(address)
     }
 
     /// Whose netns it is, by its name now, or the last one it had.
@@ -211,23 +223,27 @@ impl Place {
 /// The last connections of a netns.
 #[derive(Debug, Default)]
 struct Recent {
-    keys: HashMap<Tuple, Arc<FlowKey>>,
-    order: VecDeque<Tuple>,
+    keys: HashMap<Tuple, (u64, Arc<FlowKey>)>,
+    /// Each with its number: the same tuple may have been remembered before, and forgotten.
+    order: VecDeque<(u64, Tuple)>,
+    last: u64,
 }
 
 impl Recent {
     fn get(&self, tuple: &Tuple) -> Option<&Arc<FlowKey>> {
-        self.keys.get(tuple)
+        self.keys.get(tuple).map(|(_, key)| key)
     }
 
     fn remember(&mut self, tuple: Tuple, key: Arc<FlowKey>) {
         if self.order.len() >= REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((number, oldest)) = self.order.pop_front()
+            && self.keys.get(&oldest).is_some_and(|(known, _)| *known == number)
         {
             self.keys.remove(&oldest);
         }
-        self.keys.insert(tuple, key);
-        self.order.push_back(tuple);
+        self.last += 1;
+        self.keys.insert(tuple, (self.last, key));
+        self.order.push_back((self.last, tuple));
     }
 
     /// Its place in the order stays until it is the oldest: that costs nothing.

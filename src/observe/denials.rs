@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::party::Party;
-use super::record::{Denial, DenialKey};
+use super::record::{Denial, DenialKey, Where};
 use super::share;
 
 /// How many keys are kept. When there are more, whoever has most gives way, with what was not seen for the longest time.
@@ -16,7 +16,7 @@ const AGAIN_US: u64 = 60_000_000;
 const BURST: u32 = 50;
 /// And then one in this time, in microseconds.
 const EACH_US: u64 = 10_000_000;
-/// How many workloads' allowances are kept.
+/// How many allowances are kept.
 const ALLOWANCES: usize = 4096;
 
 /// How much news of one workload may be told.
@@ -63,7 +63,16 @@ pub enum News {
 pub struct Denials {
     denials: HashMap<DenialKey, (Denial, u64)>,
     changed: BTreeSet<DenialKey>,
-    allowances: HashMap<Party, Allowance>,
+    allowances: HashMap<Cause, Allowance>,
+}
+
+/// Who is the cause of a denial, and where: of a packet on its way in that is a workload's, that workload. So whoever tries all
+/// ports of another takes nothing of what is told of the other's own doing, nor of third parties'.
+type Cause = (Party, Where);
+
+fn cause(key: &DenialKey) -> Cause {
+    let is_anothers = key.at == Where::In && key.client.is_workload();
+    (if is_anothers { &key.client } else { &key.workload }.clone(), key.at)
 }
 
 impl Denials {
@@ -92,18 +101,18 @@ impl Denials {
             return News::None;
         }
         *told_us = at_us;
-        self.allow(&one.key.workload, at_us).map_or(News::None, News::Told)
+        self.allow(cause(&one.key), at_us).map_or(News::None, News::Told)
     }
 
-    fn allow(&mut self, workload: &Party, now_us: u64) -> Option<u32> {
-        if self.allowances.len() >= ALLOWANCES && !self.allowances.contains_key(workload) {
+    fn allow(&mut self, cause: Cause, now_us: u64) -> Option<u32> {
+        if self.allowances.len() >= ALLOWANCES && !self.allowances.contains_key(&cause) {
             let is_full = |one: &Allowance| {
                 now_us.saturating_sub(one.at_us) / EACH_US >= u64::from(BURST - one.left)
             };
             self.allowances.retain(|_, one| !is_full(one));
         }
         let full = || Allowance { left: BURST, at_us: now_us, withheld: 0 };
-        self.allowances.entry(workload.clone()).or_insert_with(full).take(now_us)
+        self.allowances.entry(cause).or_insert_with(full).take(now_us)
     }
 
     /// Says which process it was.
@@ -120,10 +129,10 @@ impl Denials {
     }
 
     fn make_room(&mut self) {
-        let entries = self.denials.values().map(|(one, _)| (one.key.workload.clone(), one.last_us));
+        let entries = self.denials.values().map(|(one, _)| (cause(&one.key), one.last_us));
         let bounds = share::bounds(entries, SURPLUS);
         self.denials.retain(|key, (one, _)| {
-            bounds.get(&key.workload).is_none_or(|bound| one.last_us > *bound)
+            bounds.get(&cause(key)).is_none_or(|bound| one.last_us > *bound)
         });
         let denials = &self.denials;
         self.changed.retain(|key| denials.contains_key(key));
@@ -156,7 +165,7 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{Carried, Party, Where};
+    use crate::observe::{Carried, Party};
 
     fn denial(number: u8, at_us: u64) -> Denial {
         Denial {
@@ -217,6 +226,26 @@ mod tests {
         assert_eq!(denials.count(scanned(1, 81, 3)), News::Told(0), "the other's news is told");
         let later = denials.count(scanned(2, 60_001, 2 + EACH_US));
         assert_eq!(later, News::Told(60_000 - BURST), "with how much was withheld");
+    }
+
+    #[test]
+    fn who_is_scanned_pays_nothing_for_it() {
+        let mut denials = Denials::default();
+        let victim = scanned(2, 80, 1).key.workload;
+        let at_the_victim = |port: u16, client: u16| {
+            let mut one = scanned(client, port, 2);
+            one.key.at = Where::In;
+            one.key.client = std::mem::replace(&mut one.key.workload, victim.clone());
+            one
+        };
+        let own = scanned(2, 443, 1);
+        denials.count(own.clone());
+        for port in 1..=60_000 {
+            denials.count(at_the_victim(port, 1));
+        }
+        assert!(denials.get(&own.key).is_some(), "its own is on record");
+        assert_eq!(denials.count(scanned(2, 444, 2)), News::Told(0), "and told");
+        assert_eq!(denials.count(at_the_victim(80, 3)), News::Told(0), "and so is a third's");
     }
 
     #[test]

@@ -12,12 +12,13 @@ const KEPT: usize = 20_000;
 /// How many give way at once, so that it is done seldom.
 const SURPLUS: usize = KEPT / 10;
 
-/// In whose netns they were seen.
-fn owner(key: &FlowKey) -> &Party {
-    match key.end {
+/// In whose netns they were seen, and at which end: visitors push nothing out of what a workload asked for itself.
+fn owner(key: &FlowKey) -> (Party, End) {
+    let party = match key.end {
         End::Client => &key.client,
         End::Server => &key.server,
-    }
+    };
+    (party.clone(), key.end)
 }
 
 /// Flows by key.
@@ -77,10 +78,10 @@ impl Flows {
     }
 
     fn make_room(&mut self) {
-        let entries = self.flows.iter().map(|(key, flow)| (owner(key).clone(), flow.last_us));
+        let entries = self.flows.iter().map(|(key, flow)| (owner(key), flow.last_us));
         let bounds = share::bounds(entries, SURPLUS);
         self.flows
-            .retain(|key, flow| bounds.get(owner(key)).is_none_or(|bound| flow.last_us > *bound));
+            .retain(|key, flow| bounds.get(&owner(key)).is_none_or(|bound| flow.last_us > *bound));
         let flows = &self.flows;
         self.changed.retain(|key| flows.contains_key(key));
     }

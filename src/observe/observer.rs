@@ -38,6 +38,9 @@ const KEEPING: Duration = Duration::from_secs(1);
 /// How long the end may take for what is not on disk yet, and not sent.
 const LAST_WRITES: Duration = Duration::from_millis(1500);
 
+/// Longer than anything that was told waits.
+const LONG: Duration = Duration::from_secs(60);
+
 /// What others ask.
 pub enum Query {
     /// All flows, most recent last.
@@ -145,8 +148,11 @@ impl Observer {
         keeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
-            this.take_settled();
             let next = this.settling.next(|place| this.is_known(place));
+            if next.is_some_and(|next| next <= Instant::now()) {
+                this.take_settled(Instant::now());
+                continue;
+            }
             // Every arm is cancel-safe: receiving loses nothing when another arm wins. None goes before the others: what
             // comes in a flood from one side keeps nobody on the other waiting.
             tokio::select! {
@@ -164,23 +170,29 @@ impl Observer {
                 Some(looked) = found.recv() => this.tell(looked),
                 Some(report) = read.recv(), if this.settling.has_room() => {
                     this.settling.push(report, Instant::now());
+                    // All that is there at once: looking at what waits costs the more the more often it is done.
+                    while this.settling.has_room() && let Ok(report) = read.try_recv() {
+                        this.settling.push(report, Instant::now());
+                    }
                 }
                 () = sleep_until(next), if next.is_some() => {}
             }
         }
-        // Nothing is lost for want of a moment.
+        // Nothing is lost for want of a moment: what waits is told as what it is taken for now.
+        this.take_settled(Instant::now() + LONG);
         let _ = tokio::task::spawn_blocking(move || this.close()).await;
     }
 
     /// Whether it is known who stands for a netns; of one that is no longer listened to nothing better will be known.
     fn is_known(&self, place: u64) -> bool {
         let place = self.places.get(&place);
-        place.is_none_or(|place| self.book.workload(&place.owner).is_some())
+        let inventory = &self.book.view().inventory;
+        place.is_none_or(|place| inventory.get(&place.owner).is_some())
     }
 
-    fn take_settled(&mut self) {
+    fn take_settled(&mut self, now: Instant) {
         let mut settling = std::mem::take(&mut self.settling);
-        for report in settling.settled(Instant::now(), |place| self.is_known(place)) {
+        for report in settling.settled(now, |place| self.is_known(place)) {
             if report.is_last {
                 settling.end(report.place);
             }

@@ -20,8 +20,10 @@ use crate::reconcile::feed::Listening;
 const AT_ONCE: usize = 64 << 10;
 /// How many messages are read before others get their turn: the kernel tells each connection in one of its own.
 const READS: usize = 512;
-/// The same at the end, when nothing more comes.
-const LAST_READS: usize = 8192;
+/// The same of logged packets, of which our own rules log a few a second. Others' rules may log as many as they like.
+const LOGGED_READS: usize = 64;
+/// Of both so many times as much at the end, when nothing more comes.
+const LAST: usize = 16;
 /// Between two looks; what a container can make us do in a second is bounded by this. More is lost, counted, and told.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -64,8 +66,8 @@ async fn read_until_it_ends(
             ready = any_readable(&ears) => Some(ready?),
         };
         let mut report = Report { place, seen: Vec::new(), lost: 0, is_last: false };
-        let reads = if is_over { LAST_READS } else { READS };
         for (number, ear) in ears.iter().enumerate() {
+            let reads = if is_over { LAST * ear.reads } else { ear.reads };
             let is_empty = ear.read(reads, &mut buffer, &mut report)?;
             if let Some((of, guard)) = &mut ready
                 && is_empty
@@ -88,6 +90,8 @@ async fn read_until_it_ends(
 /// A socket, and what makes sense of what it is told.
 struct HeardBy {
     socket: AsyncFd<Ear>,
+    /// How much is read at one look.
+    reads: usize,
     meaning: fn(&[u8], &mut Vec<Seen>),
 }
 
@@ -107,12 +111,12 @@ impl HeardBy {
 
 /// In the order they are read: by connections answers are told from questions, by names addresses get theirs.
 fn ears(listeners: &Listeners) -> io::Result<Vec<HeardBy>> {
-    let heard_by = |ear: &Ear, meaning| {
-        when_readable(Arc::clone(ear)).map(|socket| HeardBy { socket, meaning })
+    let heard_by = |ear: &Ear, reads, meaning| {
+        when_readable(Arc::clone(ear)).map(|socket| HeardBy { socket, reads, meaning })
     };
     let logged = [&listeners.answers, &listeners.denials];
-    let logged = logged.into_iter().flatten().map(|ear| heard_by(ear, logged_packet));
-    iter::once(heard_by(&listeners.connections, connection)).chain(logged).collect()
+    let logged = logged.into_iter().flatten().map(|ear| heard_by(ear, LOGGED_READS, logged_packet));
+    iter::once(heard_by(&listeners.connections, READS, connection)).chain(logged).collect()
 }
 
 /// The first of them that has something to read, and its number.

@@ -7,6 +7,11 @@ use serde::Serialize;
 use crate::metadata::{NetworkMode, Workload};
 use crate::policy::Mode;
 
+/// Why a workload in the host's network has none.
+pub const HOST_NETWORK: &str = "it uses the host's network";
+/// How a reason begins when the newest policy could not be brought into force.
+pub const OLDER_POLICY: &str = "an older policy is in force";
+
 /// What protection a workload really has. Never more than the kernel was seen to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "state", content = "reason")]
@@ -41,7 +46,7 @@ pub struct LastTry {
 /// The coverage of one workload.
 pub fn coverage(workload: &Workload, mode: Mode, is_running: bool, last: &LastTry) -> Coverage {
     if workload.network_mode == NetworkMode::Host {
-        return Coverage::Unprotected("it uses the host's network".to_owned());
+        return Coverage::Unprotected(HOST_NETWORK.to_owned());
     }
     if !is_running {
         return Coverage::Stopped;
@@ -53,7 +58,7 @@ pub fn coverage(workload: &Workload, mode: Mode, is_running: bool, last: &LastTr
         (false, Some(error)) => return Coverage::Unprotected(error.clone()),
         (false, None) => return Coverage::Unprotected("not programmed yet".to_owned()),
         (true, Some(error)) => {
-            return Coverage::Degraded(format!("an older policy is in force: {error}"));
+            return Coverage::Degraded(format!("{OLDER_POLICY}: {error}"));
         }
         (true, None) => {}
     }

@@ -52,8 +52,9 @@ impl Hearing {
 
     /// Asks again for what is missing.
     pub(super) fn retry(&mut self) {
-        let missing = self.listeners.get().is_none_or(|heard| heard.missing().is_some());
-        self.has_answer &= !missing;
+        let is_whole =
+            self.is_read() && self.listeners.get().is_some_and(|one| one.missing().is_none());
+        self.has_answer &= is_whole;
     }
 
     /// Whether to ask now; whoever is told so asks. Only one asks at a time: of two, one would find the other in its way.
@@ -69,6 +70,11 @@ impl Hearing {
         self.listeners.get().filter(|_| self.inode == inode).cloned()
     }
 
+    /// Whether somebody reads what is heard. Whoever did may have failed.
+    fn is_read(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.is_closed())
+    }
+
     /// Takes an answer.
     pub(super) fn take(
         &mut self,
@@ -76,12 +82,12 @@ impl Hearing {
         answer: Result<SlowToClose<Listeners>, Option<String>>,
     ) -> Change {
         (self.is_asked, self.has_answer) = (false, true);
-        let is_read = self.inode == inode && self.held.is_some();
-        let before = self.listeners.get().filter(|_| is_read).map(missing);
+        let is_read = self.inode == inode && self.is_read();
+        let before = self.listeners.get().filter(|_| is_read).map(heard);
         let (now, read) = match answer {
             Ok(new) => {
-                let now = new.get().and_then(missing);
-                let is_new = before.as_ref() != Some(&now);
+                let now = new.get().and_then(Listeners::missing).map(str::to_owned);
+                let is_new = before != new.get().map(heard);
                 let read = new.get().filter(|_| is_new).cloned().map(|sockets| {
                     let (held, until) = oneshot::channel();
                     self.held = Some(held);
@@ -100,8 +106,9 @@ impl Hearing {
     }
 }
 
-fn missing(listeners: &Listeners) -> Option<String> {
-    listeners.missing().map(str::to_owned)
+/// Which of the groups are heard.
+fn heard(listeners: &Listeners) -> [bool; 2] {
+    [listeners.denials.is_ok(), listeners.answers.is_ok()]
 }
 
 #[cfg(test)]
@@ -141,6 +148,9 @@ mod tests {
         hearing.retry();
         assert!(!hearing.begin(7), "nothing is missing any more");
         assert!(hearing.begin(8), "another netns is another matter");
+        drop(hearing.take(8, Ok(sockets(Ok(())))));
+        hearing.retry();
+        assert!(hearing.begin(8), "nobody reads it");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! `arguments` reads a runtime's command line, `task` finds the process it is about, `wrapper` asks the daemon and then
 //! becomes the real runtime, `closed` is what is done when nobody answers. `place` is where the wrapper lies on disk;
-//! `docker`, `containerd` and `podman` make engines use it, `files` changes their files, `dockerd` has Docker read its own.
+//! `docker`, `containerd` and `podman` make engines use it, `files` changes their files, `dockerd` has Docker read its own,
+//! `holders` finds who still needs it.
 //!
 //! Must not touch anything of a runtime's call but its time: arguments, environment, file descriptors, console and exit code
 //! are the real runtime's, which takes this process over.
@@ -13,6 +14,7 @@ pub mod containerd;
 pub mod docker;
 pub mod dockerd;
 pub mod files;
+pub mod holders;
 pub mod place;
 pub mod podman;
 pub mod task;

@@ -156,7 +156,7 @@ fn default_runtime(
 }
 
 /// An absolute path as it is, a name from PATH.
-fn find_program(given: &Path) -> Result<PathBuf, CommandError> {
+pub(super) fn find_program(given: &Path) -> Result<PathBuf, CommandError> {
     let missing = || {
         CommandError::Usage(anyhow!(
             "there is no program {}; name one with --runtime",

@@ -1,8 +1,9 @@
 //! `seawall runtime`: puts the OCI runtime wrapper before an engine's runtime, takes it away, and says whether it is there.
 
 mod install;
+mod leave;
 mod reload;
-mod status;
+pub(super) mod status;
 mod uninstall;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ use crate::config::Loaded;
 use crate::metadata::docker::DockerSource;
 use crate::runtime::{containerd, docker, podman};
 
+/// The name engines know the wrapper by, unless told otherwise.
+const NAME: &str = "seawall";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum RuntimeCommand {
     /// Make an engine call seawall before a container's first instruction
@@ -26,7 +30,7 @@ Examples:
   seawall runtime install --engine podman")]
     Install(install::InstallArgs),
     /// Undo `install`; the engine calls its runtime itself again
-    Uninstall(EngineArgs),
+    Uninstall(uninstall::UninstallArgs),
     /// Say whether containers wait for their policy; exit code 1 when not all do
     Status(EngineArgs),
 }
@@ -47,7 +51,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "FILE", default_value = podman::CONFIG)]
     podman_config: PathBuf,
     /// The name the engine knows the wrapper by.
-    #[arg(long, default_value = "seawall", value_parser = name)]
+    #[arg(long, default_value = NAME, value_parser = name)]
     name: String,
 }
 
@@ -63,6 +67,22 @@ enum Engine {
 }
 
 impl EngineArgs {
+    /// Docker, with this configuration file.
+    pub(super) fn docker(config: &Path) -> Self {
+        Self {
+            engine: Engine::Docker,
+            docker_config: config.to_path_buf(),
+            containerd_config: containerd::CONFIG.into(),
+            podman_config: podman::CONFIG.into(),
+            name: NAME.to_owned(),
+        }
+    }
+
+    /// containerd's own containers, with the configuration file it has unless told otherwise.
+    pub(super) fn containerd() -> Self {
+        Self { engine: Engine::Containerd, ..Self::docker(docker::CONFIG.as_ref()) }
+    }
+
     /// The engine's file.
     fn file(&self) -> &Path {
         match self.engine {
@@ -102,7 +122,12 @@ fn folder(global: &Global) -> Result<PathBuf, CommandError> {
 }
 
 fn docker_source(loaded: &Loaded) -> Result<DockerSource, CommandError> {
-    let host = loaded.config.docker_host.as_deref().unwrap_or(facts::DOCKER_HOST);
+    docker_at(loaded.config.docker_host.as_deref())
+}
+
+/// Docker where the configuration says it is, if it says so.
+fn docker_at(configured: Option<&str>) -> Result<DockerSource, CommandError> {
+    let host = configured.unwrap_or(facts::DOCKER_HOST);
     DockerSource::from_env(host, std::collections::BTreeSet::new())
         .map_err(|error| CommandError::Usage(error.into()))
 }

@@ -8,16 +8,28 @@ use super::{Engine, EngineArgs, docker_source, system, untouched};
 use crate::api::Client;
 use crate::cli::output::Colour;
 use crate::cli::{CommandError, Exit, Global, Output, load, output};
+use crate::metadata::docker::DockerSource;
 use crate::runtime::docker::Setup;
 use crate::runtime::{Place, containerd, files};
 
 /// One thing that must be so.
-#[derive(Debug, Serialize)]
-struct Finding {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct Finding {
     /// Whether it is.
-    is_good: bool,
+    pub(in crate::cli) is_good: bool,
     /// What was found, and what to do where it is not good.
-    what: String,
+    pub(in crate::cli) what: String,
+}
+
+/// What must be so for an engine's containers to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Chain {
+    /// The wrapper is in the engine's file, and leads to a runtime.
+    pub(in crate::cli) wrapper: Finding,
+    /// The engine knows it, and gives it to containers; none where it cannot be asked.
+    pub(in crate::cli) engine: Option<Finding>,
+    /// Its containers were created with it; none where there are none, or it cannot be asked.
+    pub(in crate::cli) containers: Option<Finding>,
 }
 
 fn good(what: String) -> Finding {
@@ -28,11 +40,13 @@ fn bad(what: String) -> Finding {
     Finding { is_good: false, what }
 }
 
-pub(super) async fn status(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
-    let loaded = load(global)?;
+/// Looks at every link; those that only Docker knows where it is to be asked.
+pub(in crate::cli) async fn chain(
+    args: &EngineArgs,
+    docker: Option<&DockerSource>,
+) -> Result<Chain, CommandError> {
     let file = args.file();
     let text = files::read(file).map_err(system)?.unwrap_or_default();
-    let mut found = Vec::new();
     let wrapper = match args.engine {
         Engine::Docker => {
             let setup = Setup::read(&text).map_err(|error| untouched(file, error))?;
@@ -48,16 +62,32 @@ pub(super) async fn status(global: &Global, args: &EngineArgs) -> Result<Exit, C
             listed.first()?.as_str().map(str::to_owned)
         }),
     };
-    match &wrapper {
-        None => found.push(bad(format!(
+    let wrapper = match &wrapper {
+        None => bad(format!(
             "{} does not name the wrapper; install it with `seawall runtime install`",
             file.display()
-        ))),
-        Some(wrapper) => found.push(wrapper_finding(Path::new(wrapper))),
-    }
-    if args.engine == Engine::Docker {
-        docker_findings(&docker_source(&loaded)?, &args.name, &mut found).await;
-    }
+        )),
+        Some(wrapper) => wrapper_finding(Path::new(wrapper)),
+    };
+    let (engine, containers) = match docker {
+        Some(docker) => (
+            Some(engine_finding(docker, &args.name).await),
+            containers_finding(docker, &args.name).await,
+        ),
+        None => (None, None),
+    };
+    Ok(Chain { wrapper, engine, containers })
+}
+
+pub(super) async fn status(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
+    let loaded = load(global)?;
+    let docker = match args.engine {
+        Engine::Docker => Some(docker_source(&loaded)?),
+        Engine::Containerd | Engine::Podman => None,
+    };
+    let Chain { wrapper, engine, containers } = chain(args, docker.as_ref()).await?;
+    let mut found: Vec<Finding> =
+        [Some(wrapper), engine, containers].into_iter().flatten().collect();
     let settings = loaded.config.runtime;
     found.push(match Client::new(&global.socket).status().await {
         Ok(report) => {
@@ -105,25 +135,24 @@ fn wrapper_finding(wrapper: &Path) -> Finding {
     }
 }
 
-async fn docker_findings(
-    docker: &crate::metadata::docker::DockerSource,
-    name: &str,
-    found: &mut Vec<Finding>,
-) {
+async fn engine_finding(docker: &DockerSource, name: &str) -> Finding {
     match docker.runtimes().await {
-        Err(error) => found.push(bad(error.to_string())),
-        Ok(runtimes) if !runtimes.known.contains(name) => found.push(bad(format!(
+        Err(error) => bad(error.to_string()),
+        Ok(runtimes) if !runtimes.known.contains(name) => bad(format!(
             "Docker {} does not know the runtime `{name}`; have it read its configuration: systemctl reload docker",
             runtimes.version
-        ))),
-        Ok(runtimes) if runtimes.default != *name => found.push(bad(format!(
+        )),
+        Ok(runtimes) if runtimes.default != *name => bad(format!(
             "Docker {} knows `{name}`, but containers get `{}` unless they ask for it",
             runtimes.version, runtimes.default
-        ))),
+        )),
         Ok(runtimes) => {
-            found.push(good(format!("Docker {} has `{name}` as its default runtime", runtimes.version)));
+            good(format!("Docker {} has `{name}` as its default runtime", runtimes.version))
         }
     }
+}
+
+async fn containers_finding(docker: &DockerSource, name: &str) -> Option<Finding> {
     let containers = docker.containers_runtimes().await.unwrap_or_default();
     let others: Vec<String> = containers
         .iter()
@@ -131,13 +160,13 @@ async fn docker_findings(
         .map(|(container, runtime)| format!("{container} ({runtime})"))
         .collect();
     if !others.is_empty() {
-        found.push(bad(format!(
+        return Some(bad(format!(
             "{} of {} containers were created with another runtime and do not wait; create them anew: {}",
             others.len(),
             containers.len(),
             others.join(", ")
         )));
-    } else if !containers.is_empty() {
-        found.push(good(format!("all {} containers were created with it", containers.len())));
     }
+    let all = || good(format!("all {} containers were created with it", containers.len()));
+    (!containers.is_empty()).then(all)
 }

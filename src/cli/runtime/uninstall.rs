@@ -2,14 +2,30 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
+use super::leave::leave;
 use super::reload::reload;
 use super::{Engine, EngineArgs, docker_source, folder, need_root, system, untouched};
 use crate::cli::{CommandError, Exit, Global, load, output};
-use crate::metadata::docker::DockerSource;
+use crate::metadata::docker::{DockerError, DockerSource};
 use crate::runtime::docker::Setup;
 use crate::runtime::{Place, containerd, docker, files};
 
-pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit, CommandError> {
+#[derive(Args, Debug)]
+pub(in crate::cli) struct UninstallArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// From every engine, whatever containers there are: what they still need leads to the real runtime
+    #[arg(long, conflicts_with = "engine")]
+    all: bool,
+}
+
+pub(super) async fn uninstall(global: &Global, args: &UninstallArgs) -> Result<Exit, CommandError> {
+    if args.all {
+        return leave(global, &args.engine).await;
+    }
+    let args = &args.engine;
     need_root()?;
     let loaded = load(global)?;
     let file = args.file();
@@ -28,7 +44,8 @@ pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit
                 return Ok(Exit::Done);
             };
             let docker = docker_source(&loaded)?;
-            let users = users(&docker, &args.name).await;
+            // A Docker that does not answer has none that could be asked for.
+            let users = users(&docker, &args.name).await.unwrap_or_default();
             if !users.is_empty() {
                 return Err(CommandError::Usage(anyhow::anyhow!(
                     "{} containers were created with `{}` and could not be started without it: {}. Remove them, or create them anew with another runtime, first",
@@ -93,15 +110,15 @@ pub(super) async fn uninstall(global: &Global, args: &EngineArgs) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// Names of the containers that were created with a runtime. A Docker that does not answer has none that could be asked for.
-async fn users(docker: &DockerSource, name: &str) -> Vec<String> {
-    let containers = docker.containers_runtimes().await.unwrap_or_default();
+/// Names of the containers that were created with a runtime.
+pub(super) async fn users(docker: &DockerSource, name: &str) -> Result<Vec<String>, DockerError> {
+    let containers = docker.containers_runtimes().await?;
     let users = containers.into_iter().filter(|(_, runtime)| *runtime == *name);
-    users.map(|(container, _)| container.to_string()).collect()
+    Ok(users.map(|(container, _)| container.to_string()).collect())
 }
 
 /// The text before installing, if nothing else was changed since.
-fn as_it_was(file: &Path, text: &str, name: &str, wrapper: &Path) -> Option<String> {
+pub(super) fn as_it_was(file: &Path, text: &str, name: &str, wrapper: &Path) -> Option<String> {
     let kept = files::read(&files::backup_of(file)).ok().flatten()?;
     let installed = |is_default| docker::install(&kept, name, wrapper, is_default);
     [true, false]

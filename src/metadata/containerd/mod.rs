@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
+use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{
     Container, GetContainerRequest, ListContainersRequest, ListNamespacesRequest, ListTasksRequest,
 };
@@ -114,6 +115,14 @@ impl ContainerdSource {
     /// Everything there is now, in all namespaces.
     pub async fn list(&self) -> Result<Listing, ContainerdError> {
         self.connect().await?.list().await
+    }
+
+    /// Its version, and the socket it answers on.
+    pub async fn version(&self) -> Result<(PathBuf, Text), ContainerdError> {
+        let path = self.socket()?.to_owned();
+        let mut client = VersionClient::new(self.connect().await?.channel);
+        let answer = client.version(()).await.map_err(|source| ask("ask the version", source))?;
+        Ok((path, Text::new(&answer.into_inner().version)))
     }
 
     /// What the OCI spec of one container says, a Docker container's too: containerd answers while Docker is

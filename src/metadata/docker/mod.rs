@@ -1,7 +1,8 @@
 //! Owns Docker as a source of facts: where its API is, and one reading of everything.
 //!
-//! `watch` follows it, `reader` asks it, `runtimes` asks which OCI runtimes it has. What an answer means is `container`'s and `inspect`'s business.
+//! `watch` follows it, `reader` asks it, `runtimes` asks which OCI runtimes it has, `engine` how it runs. What an answer means is `container`'s and `inspect`'s business.
 
+mod engine;
 mod reader;
 mod runtimes;
 mod watch;
@@ -16,6 +17,7 @@ use super::workload::Workload;
 use crate::input::Text;
 use reader::Reader;
 
+pub use engine::EngineFacts;
 pub use runtimes::Runtimes;
 
 /// The oldest API that tells what is needed: Docker 20.10.

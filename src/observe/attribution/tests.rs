@@ -94,6 +94,34 @@ fn what_is_told_of_an_address_after_it_is_gone_is_still_its_own() {
 }
 
 #[test]
+fn an_address_that_went_to_another_is_the_others() {
+    let mut before = book(&[OWN]);
+    let mut place = place(&before);
+    let first = tuple((OWN, 1), (OTHER, 80));
+    assert!(place.connection(&mut before, &told(first, Change::New)).is_some());
+    // Another has it now, and it has another.
+    let mut after = book(&["10.0.0.9"]);
+    let to_the_other = tuple(("10.0.0.9", 2), (OWN, 80));
+    let key = place.connection(&mut after, &told(to_the_other, Change::New)).unwrap();
+    assert_eq!(key.end, End::Client);
+}
+
+#[test]
+fn a_connection_that_is_made_again_and_again_is_remembered_as_its_last() {
+    let mut book = book(&[OWN]);
+    let mut place = place(&book);
+    let same = tuple((OWN, 1), (OTHER, 80));
+    place.connection(&mut book, &told(same, Change::New));
+    place.connection(&mut book, &told(same, ended()));
+    for source in 2..REMEMBERED as u16 {
+        place.connection(&mut book, &told(tuple((OWN, source), (OTHER, 80)), Change::New));
+    }
+    place.connection(&mut book, &told(same, Change::New));
+    place.connection(&mut book, &told(tuple((OWN, 9_999), (OTHER, 80)), Change::New));
+    assert!(place.recent.get(&same).is_some(), "its first place in the order is not its last");
+}
+
+#[test]
 fn answers_are_told_from_questions() {
     let mut book = book(&[OWN]);
     let mut place = place(&book);

@@ -11,13 +11,18 @@ use crate::observe::record::{Denial, DenialKey, Event, EventKind, Where};
 use crate::observe::seen::Denied;
 use crate::policy::test_connection;
 
+/// A time the kernel tells is as near to now.
+const NEAR_US: u64 = 10_000_000;
+
 impl Observer {
     pub(super) fn denied(&mut self, number: u64, denied: &Denied) {
         let Some(place) = self.places.get_mut(&number) else { return };
         place.now_us = now_us();
         let attributed = place.denied(&mut self.book, denied);
         let (pid, inode) = (place.pid, place.inode);
-        let at_us = denied.at_us.unwrap_or_else(now_us);
+        // Of a raw packet the time is what its sender wrote (`SO_TXTIME`).
+        let now = now_us();
+        let at_us = denied.at_us.filter(|at| now.abs_diff(*at) < NEAR_US).unwrap_or(now);
         let denial = Denial {
             key: attributed.key.clone(),
             first_us: at_us,

@@ -173,16 +173,13 @@ impl Keeper {
     fn open(&mut self) -> Option<Restored> {
         let (limits, mut is_again) = (self.limits, false);
         loop {
-            let opened = Database::open(&self.dir, |connection| {
-                let restored = rows::restore(connection, limits, now_us())?;
-                // What was read counts, also where nothing can be written. Pruning is tried again soon.
-                drop(rows::prune(connection, limits, now_us(), PRUNE_FOR));
-                Ok(restored)
-            });
+            let opened =
+                Database::open(&self.dir, |connection| rows::restore(connection, limits, now_us()));
             match opened {
                 Ok((database, restored)) => {
                     self.database = Some(database);
-                    self.prune_at = Instant::now() + PRUNE_EVERY;
+                    // Whoever waits for what was kept does not wait for that.
+                    self.prune_at = Instant::now();
                     if restored.skipped > 0 {
                         let skipped = restored.skipped;
                         self.condition.notice(format!("{skipped} rows made no sense and are gone"));

@@ -14,8 +14,6 @@ use crate::observe::record::{Denial, Event, EventKind, Flow};
 pub(super) const EVENTS: u32 = 10_000;
 /// How many rows one statement deletes.
 const STEP: u32 = 1000;
-/// The same where it has to look at all of them first.
-const SURPLUS: u32 = 10_000;
 /// How long a text of a row may be, in bytes.
 const TEXT_BYTES: usize = 64 << 10;
 const DAY_US: u64 = 86_400 * 1_000_000;
@@ -25,7 +23,8 @@ const TABLES: [(&str, &str, &str); 3] = [
         "flows",
         "last_us",
         "CASE WHEN json_valid(key) THEN CASE json_extract(key, '$.end') WHEN 'client'
-        THEN json_extract(key, '$.client') ELSE json_extract(key, '$.server') END END",
+        THEN 'client ' || json_extract(key, '$.client')
+        ELSE 'server ' || json_extract(key, '$.server') END END",
     ),
     ("denials", "last_us", "CASE WHEN json_valid(key) THEN json_extract(key, '$.workload') END"),
     ("events", "at_us", "workload"),
@@ -238,31 +237,29 @@ pub(super) fn prune(
 ) -> rusqlite::Result<bool> {
     let end = Instant::now() + budget;
     let oldest = oldest(limits, now_us);
-    for (table, time, owner) in TABLES {
-        let delete = |which: &str| {
-            format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} {which} LIMIT ?1)")
-        };
-        let old = delete(&format!("WHERE {time} < ?2 ORDER BY {time}"));
+    // What is too old first, of all tables: what comes in a flood into one keeps nothing in another.
+    for (table, time, _) in TABLES {
+        let old = format!(
+            "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {time} < ?2 ORDER BY {time} LIMIT ?1)"
+        );
         while connection.prepare_cached(&old)?.execute(params![STEP, oldest])? > 0 {
             if Instant::now() >= end {
                 return Ok(false);
             }
         }
-        let surplus = format!(
-            "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, {time}, row_number() OVER
-            (PARTITION BY {owner} ORDER BY {time} DESC, id DESC) AS rank FROM {table})
-            ORDER BY rank DESC, {time}, id LIMIT ?1)"
-        );
+    }
+    for (table, time, owner) in TABLES {
         let rows: i64 =
             connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-        let mut over = rows - i64::from(limits.keep_rows);
-        while over > 0 {
-            let deleted =
-                connection.prepare_cached(&surplus)?.execute([over.min(i64::from(SURPLUS))])?;
-            over -= i64::try_from(deleted).unwrap_or(i64::MAX).max(1);
-            if Instant::now() >= end {
-                return Ok(false);
-            }
+        if rows > i64::from(limits.keep_rows) {
+            // All rows are looked at for it: a tenth more goes, so that it is done seldom.
+            let surplus = rows - i64::from(limits.keep_rows) * 9 / 10;
+            let delete = format!(
+                "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, {time}, row_number() OVER
+                (PARTITION BY {owner} ORDER BY {time} DESC, id DESC) AS rank FROM {table})
+                ORDER BY rank DESC, {time}, id LIMIT ?1)"
+            );
+            connection.prepare_cached(&delete)?.execute([surplus])?;
         }
     }
     // Each row is one page given back.

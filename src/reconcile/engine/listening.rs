@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use super::Engine;
+use super::{Engine, NetnsState};
 use crate::metadata::WorkloadId;
 use crate::nft::{Netns, NetnsError};
 use crate::reconcile::apply::Failure;
@@ -48,9 +48,19 @@ impl Engine {
 
     /// Hands on where a netns is heard.
     pub(super) fn listen(&mut self, heard: Heard) {
-        let Heard { owner, pid, inode, listeners } = heard;
-        let state = self.netns.get_mut(&owner).filter(|state| state.pid == pid);
-        let (Some(outlet), Some(state)) = (&self.outlet, state) else { return };
+        let Heard { mut owner, mut pid, inode, listeners } = heard;
+        if self.netns.get(&owner).is_none_or(|state| state.pid != pid) {
+            // Whoever stands for the netns now would find these sockets in the way.
+            let is_there =
+                |state: &NetnsState| state.known.as_ref().is_some_and(|known| known.inode == inode);
+            let Some((other, state)) = self.netns.iter().find(|(_, state)| is_there(state)) else {
+                return;
+            };
+            (owner, pid) = (other.clone(), state.pid);
+        }
+        let (Some(outlet), Some(state)) = (&self.outlet, self.netns.get_mut(&owner)) else {
+            return;
+        };
         let change = state.hearing.take(inode, listeners);
         let workload = self.facts.inventory().get(&owner);
         if let Some(error) = change.missing {

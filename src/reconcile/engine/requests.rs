@@ -30,6 +30,8 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<StartAnswer>,
     },
+    /// Answers as soon as the loop comes to it: whether it still goes round.
+    Alive(oneshot::Sender<()>),
     /// Answers when everything known is programmed, or was tried.
     Settled(oneshot::Sender<()>),
     /// Compares every netns with the kernel's own state now, and answers when that is done.
@@ -45,6 +47,7 @@ impl Engine {
         match request {
             // Whoever asked may have left meanwhile; that is no error here.
             Request::Journal(reply) => drop(reply.send(self.journal.entries())),
+            Request::Alive(reply) => drop(reply.send(())),
             Request::Settled(reply) => self.waiting.push(reply),
             Request::Audit(reply) => {
                 self.audit();
