@@ -187,7 +187,7 @@ fn bring(
     statements: &[Statement],
 ) -> Result<Brought, String> {
     let terms = Terms { guards: true, denies: true, ..Terms::default() };
-    target.wanted = Wanted { table: ruleset(statements), guard: terms };
+    target.wanted = Wanted { table: ruleset(statements).map(Into::into), guard: terms };
     // Each is planned from what the kernel holds.
     target.known = None;
     let applied = kernel.apply(target).map_err(|failure| failure.chain())?;
