@@ -19,8 +19,11 @@ use seawall::model::Catalogue;
 use seawall::policy::{Mode, Settings, operator};
 use seawall::reconcile::Rules;
 
-/// Service, image, exposed port, and whom it names in its environment; none twice.
-const APPLICATION: [(&str, &str, Option<u16>, &[(&str, u16)]); 5] = [
+/// Service, image, exposed port, and whom it names in its environment with which port.
+type Role = (&'static str, &'static str, Option<u16>, &'static [(&'static str, u16)]);
+
+/// The containers of an application.
+const APPLICATION: [Role; 5] = [
     ("web", "nginx:1.27", Some(80), &[("api", 3000)]),
     ("api", "node:22", Some(3000), &[("db", 5432), ("cache", 6379)]),
     ("worker", "python:3.12", None, &[("db", 5432), ("cache", 6379)]),

@@ -31,9 +31,8 @@ impl Comment {
     /// Makes a comment of any text; what may not stand there becomes `?`.
     pub fn new(raw: &str) -> Self {
         let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\') || c == ' ';
-        let text: String =
-            raw.chars().map(|c| if allowed(c) { c } else { '?' }).take(120).collect();
-        Self(text.into())
+        let characters = raw.chars().map(|c| if allowed(c) { c } else { '?' });
+        Self(characters.take(120).collect::<String>().into())
     }
 
     /// The comment; empty means none.
@@ -439,20 +438,14 @@ impl Ruleset {
 
     /// The same ruleset under another generation.
     pub fn at_generation(mut self, new: Generation) -> Self {
-        let is_other = |statement: &Stmt| match statement {
-            Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) => *generation != new,
-            _ => false,
-        };
+        let is_of = |statement: &Stmt| matches!(statement, Stmt::GenerationIs(old) | Stmt::SetGeneration(old) if *old != new);
         for chain in self.chains.values_mut() {
-            // What stays as it is stays shared.
-            if !chain.rules.iter().flat_map(|rule| &rule.statements).any(is_other) {
-                continue;
-            }
-            let rules = Arc::make_mut(&mut chain.rules);
-            for statement in rules.iter_mut().flat_map(|rule| &mut rule.statements) {
-                if let Stmt::GenerationIs(generation) | Stmt::SetGeneration(generation) = statement
-                {
-                    *generation = new;
+            if chain.rules.iter().flat_map(|rule| &rule.statements).any(is_of) {
+                let rules = Arc::make_mut(&mut chain.rules).iter_mut();
+                for statement in rules.flat_map(|rule| &mut rule.statements) {
+                    if let Stmt::GenerationIs(old) | Stmt::SetGeneration(old) = statement {
+                        *old = new;
+                    }
                 }
             }
         }
