@@ -342,8 +342,15 @@ impl Engine {
         }
     }
 
-    /// Compares every netns with the kernel's own state.
+    /// Compares every netns with the kernel's own state, and what is decided with what would be decided from nothing.
     fn audit(&mut self) {
+        self.decide();
+        let kept = Arc::clone(&self.desired);
+        self.decider = Decider::default();
+        self.decide();
+        if *kept != *self.desired {
+            tracing::error!("something was decided from what is no longer so; it is decided anew");
+        }
         let now = Instant::now();
         for (owner, state) in &mut self.netns {
             // A try under way may bring back what it knows: doubt outlives it.

@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -187,7 +188,7 @@ fn bring(
     statements: &[Statement],
 ) -> Result<Brought, String> {
     let terms = Terms { guards: true, denies: true, ..Terms::default() };
-    target.wanted = Wanted { table: ruleset(statements).map(Into::into), guard: terms };
+    target.wanted = Wanted { table: ruleset(statements).map(Arc::new), guard: terms };
     // Each is planned from what the kernel holds.
     target.known = None;
     let applied = kernel.apply(target).map_err(|failure| failure.chain())?;
