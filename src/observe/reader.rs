@@ -57,7 +57,6 @@ async fn read_until_it_ends(
     reports: &mpsc::Sender<Report>,
 ) -> io::Result<()> {
     let ears = ears(&listening.listeners)?;
-    let mut buffer = vec![0; AT_ONCE];
     let mut is_over = false;
     while !is_over {
         // Both arms are cancel-safe.
@@ -65,6 +64,8 @@ async fn read_until_it_ends(
             _ = &mut listening.until => { is_over = true; None }
             ready = any_readable(&ears) => Some(ready?),
         };
+        // Only as long as something is read: there are as many of us as there are containers.
+        let mut buffer = vec![0; AT_ONCE];
         let mut report = Report { place, seen: Vec::new(), lost: 0, is_last: false };
         for (number, ear) in ears.iter().enumerate() {
             let reads = if is_over { LAST * ear.reads } else { ear.reads };
@@ -76,6 +77,7 @@ async fn read_until_it_ends(
                 guard.clear_ready();
             }
         }
+        drop(buffer);
         if (report.lost > 0 || !report.seen.is_empty()) && reports.send(report).await.is_err() {
             // The daemon stops.
             return Ok(());

@@ -113,8 +113,8 @@ pub(super) fn models(
             Some(repository) => {
                 let Some(client_model) = client_model else { continue };
                 let Some(model) = learned.get_mut(repository) else { continue };
-                let service = service_of(known, lane, client.is_some(), ports)
-                    .unwrap_or_else(|| model.own_service.clone());
+                let named = client.is_none().then(|| service_of(known, lane, ports)).flatten();
+                let service = named.unwrap_or_else(|| model.own_service.clone());
                 if service == model.own_service {
                     model.own_ports.insert(ports);
                 }
@@ -253,19 +253,14 @@ fn only_model<'k>(known: &'k Known<'_>, who: &Who) -> Option<&'k ModelName> {
     models.all(|other| other == Some(first)).then_some(first)
 }
 
-/// What the catalogue calls a port that a learned model serves to this client: where the client is learned too, only what
-/// tells who is meant; else only what its model uses. None: it gets a service of its own.
-fn service_of(known: &Known<'_>, lane: &Lane, is_learned: bool, ports: Ports) -> Option<String> {
+/// What the catalogue calls a port that a learned model serves to a client of the catalogue, where that client's model uses it.
+/// None: it gets a service of its own. A client that is learned as well always asks for that: by the catalogue's name for the
+/// port it would get in wherever that service is, and nobody saw it there.
+fn service_of(known: &Known<'_>, lane: &Lane, ports: Ports) -> Option<String> {
     let catalogue = &known.rules.catalogue;
     let named = catalogue.service_named_for_port(ports)?;
-    let is_meant = match is_learned {
-        true => !is_general(known, named.as_str()),
-        false => {
-            let model = catalogue.models.get(only_model(known, &lane.from)?)?;
-            model.uses.contains(named)
-        }
-    };
-    is_meant.then(|| named.to_string())
+    let model = catalogue.models.get(only_model(known, &lane.from)?)?;
+    model.uses.contains(named).then(|| named.to_string())
 }
 
 /// Whether applications of several kinds provide a service (`http`, `metrics`): who uses that would reach them all.

@@ -191,6 +191,19 @@ proptest! {
     }
 }
 
+#[test]
+fn unknown_applications_on_a_port_with_a_name_get_into_nothing_else_of_that_name() {
+    const APPLICATION: usize = 4;
+    const POSTGRES: usize = 0;
+    let seen = Seen { client: 2, server: 0, port: 0, connections: 3, unanswered: 0 };
+    let (scene, names) = build(&[(APPLICATION, 2), (POSTGRES, 2), (APPLICATION, 2)], &[seen]);
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let after = scene.applied(&scene.learn(&all));
+    assert!(allows(&scene, &after, all[2], all[0], "5432/tcp"), "what was seen");
+    assert!(!allows(&scene, &after, all[2], all[1], "5432/tcp"), "PostgreSQL was not asked");
+    assert!(!allows(&scene, &after, all[1], all[0], "5432/tcp"), "and did not ask");
+}
+
 /// What selectors of a statement name.
 fn endpoints(known: &Known<'_>, selectors: &[String]) -> Vec<Endpoint> {
     selectors
