@@ -14,6 +14,8 @@ mod loads;
 mod machine;
 #[path = "../benches/machine/program.rs"]
 mod program;
+#[path = "kernel/rate.rs"]
+mod rate;
 #[path = "../benches/machine/scale.rs"]
 mod scale;
 #[path = "../benches/machine/spaces.rs"]

@@ -18,14 +18,13 @@ use netns::{TestNetns, inside_of};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
-use seawall::compile::{Options, Ruleset, compile};
 use seawall::metadata::L4Proto;
 use seawall::nft::listen::{Ear, Heard, Listeners, hear};
 use seawall::nft::netns::Entrance;
 use seawall::nft::{KernelTable, Netns, log, plan};
+use seawall::policy::Direction;
 use seawall::policy::evaluate::Packet;
-use seawall::policy::{Direction, Mode};
-use traffic::{DENIED, PEER, rulesets, world};
+use traffic::{DENIED, PEER, enforced};
 use veth::Wire;
 
 /// `NETLINK_NETFILTER` in `/proc/net/netlink`.
@@ -33,14 +32,6 @@ const NETFILTER: &str = "12";
 
 fn listen(netns: &TestNetns, former: Option<&Listeners>) -> Listeners {
     Entrance::start().unwrap().listen(&Netns::open(&netns.path()).unwrap(), former).unwrap()
-}
-
-fn enforced() -> Ruleset {
-    let world = world();
-    let [statements, _] = rulesets();
-    let mut policy = world.policy(Mode::Enforce);
-    policy.statements = statements;
-    compile(&[&policy], &world.inventory, &Options::default()).unwrap()
 }
 
 fn open(netns: &TestNetns) -> KernelTable {

@@ -7,14 +7,17 @@
 mod guarded;
 #[path = "kernel/netns.rs"]
 mod netns;
+#[path = "kernel/rate.rs"]
+mod rate;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guarded::{Guarded, OTHER4, OTHER6, PORT};
 use netns::inside_of;
+use rate::{Rate, rate};
 
 /// What everybody would write: connections are allowed by their first packet, and then by being there.
 const PLAIN: &str = "table inet plain {
@@ -53,32 +56,6 @@ fn serve(world: &Guarded) {
     std::thread::spawn(move || while socket.recv(&mut [0; 2048]).is_ok() {});
 }
 
-/// How much was done in a second, and in a second of the sender's processor time: rules are asked in the call that sends,
-/// and what else the machine does is not in it.
-#[derive(Clone, Copy)]
-struct Rate {
-    wall: f64,
-    processor: f64,
-}
-
-/// Does something until [`TIME`] has passed; it says how much it did.
-fn rate(mut once: impl FnMut() -> usize) -> Rate {
-    let (began, used, mut done) = (Instant::now(), processor_time(), 0);
-    while began.elapsed() < TIME {
-        done += once();
-    }
-    let used = processor_time() - used;
-    Rate { wall: done as f64 / began.elapsed().as_secs_f64(), processor: done as f64 / used }
-}
-
-/// Of this thread, in seconds (`schedstat`: nanoseconds on a processor come first).
-fn processor_time() -> f64 {
-    // What it has used since it was last put on a processor is counted when it leaves it.
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
-}
-
 /// Bytes over one TCP connection.
 fn bulk(world: &Guarded, to: IpAddr) -> Rate {
     let mut stream = inside_of(&world.inside, move || {
@@ -89,7 +66,7 @@ fn bulk(world: &Guarded, to: IpAddr) -> Rate {
     for _ in 0..64 {
         stream.write_all(&data).unwrap();
     }
-    rate(|| stream.write_all(&data).map_or(0, |()| data.len()))
+    rate(TIME, || stream.write_all(&data).map_or(0, |()| data.len()))
 }
 
 /// Small datagrams over one socket.
@@ -103,7 +80,7 @@ fn small(world: &Guarded, to: IpAddr) -> Rate {
         socket.connect((to, PORT)).unwrap();
         socket
     });
-    rate(|| (0..100).filter(|_| socket.send(&[0; 64]).is_ok()).count())
+    rate(TIME, || (0..100).filter(|_| socket.send(&[0; 64]).is_ok()).count())
 }
 
 fn nft(world: &Guarded, commands: &str) {

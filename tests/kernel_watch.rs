@@ -15,15 +15,14 @@ mod worlds;
 use std::io::Write as _;
 
 use netns::TestNetns;
-use seawall::compile::{Options, compile};
 use seawall::metadata::L4Proto;
 use seawall::nft::foreign::ForeignChain;
 use seawall::nft::netns::Entrance;
 use seawall::nft::watch::{Reader, Seen, Watch};
 use seawall::nft::{KernelTable, Netns, plan};
+use seawall::policy::Direction;
 use seawall::policy::evaluate::Packet;
-use seawall::policy::{Direction, Mode};
-use traffic::{ALLOWED, DENIED, PEER, rulesets, world};
+use traffic::{ALLOWED, DENIED, PEER, enforced};
 use veth::Wire;
 
 fn open(netns: &TestNetns) -> KernelTable {
@@ -34,15 +33,9 @@ fn watch(netns: &TestNetns) -> Watch {
     Entrance::start().unwrap().watch(&Netns::open(&netns.path()).unwrap()).unwrap()
 }
 
-/// A policy that allows a connection to one port of the peer and no other.
 fn enforce(table: &mut KernelTable) {
-    let world = world();
-    let [statements, _] = rulesets();
-    let mut policy = world.policy(Mode::Enforce);
-    policy.statements = statements;
-    let wanted = compile(&[&policy], &world.inventory, &Options::default()).unwrap();
     let before = table.dump().unwrap();
-    table.commit(&plan(before.ruleset.as_ref(), Some(&wanted)), None).unwrap();
+    table.commit(&plan(before.ruleset.as_ref(), Some(&enforced())), None).unwrap();
 }
 
 fn seen(watch: &Watch, own: u32) -> Seen {

@@ -8,6 +8,8 @@ mod host;
 mod loads;
 mod machine;
 mod program;
+#[path = "../../tests/kernel/rate.rs"]
+mod rate;
 mod report;
 mod scale;
 mod spaces;

@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seawall::compile::guard::Terms;
 use seawall::config::Ownership;
@@ -18,6 +18,7 @@ use seawall::reconcile::{Kernel, Target, Wanted};
 use crate::effort::Effort;
 use crate::figures::{Figure, Samples, Sheet};
 use crate::loads::{peer, ruleset};
+use crate::rate::{Rate, rate};
 use crate::spaces::{Hub, Space, fed};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -79,13 +80,6 @@ impl Rules {
             Self::Linear(rules) => format!("iptables-nft, {rules} rules"),
         }
     }
-}
-
-/// How much was done in a second, and in a second of the sender's processor time.
-#[derive(Clone, Copy)]
-struct Rate {
-    wall: f64,
-    processor: f64,
 }
 
 type Measure = fn(&Space, Duration) -> Rate;
@@ -242,24 +236,6 @@ fn serve(hub: &Hub) {
             }
         }
     });
-}
-
-/// Does something until the time has passed; it says how much it did.
-fn rate(time: Duration, mut once: impl FnMut() -> usize) -> Rate {
-    let (began, used, mut done) = (Instant::now(), processor_time(), 0);
-    while began.elapsed() < time {
-        done += once();
-    }
-    let used = processor_time() - used;
-    Rate { wall: done as f64 / began.elapsed().as_secs_f64(), processor: done as f64 / used }
-}
-
-/// Of this thread, in seconds (`schedstat`: nanoseconds on a processor come first).
-fn processor_time() -> f64 {
-    // What it has used since it was last put on a processor is counted when it leaves it.
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
 fn there() -> SocketAddr {

@@ -60,14 +60,8 @@ impl Role {
             Some(rest) => (Direction::Ingress, rest),
             None => (Direction::Egress, rest.strip_prefix("out")?),
         };
-        let (interval, rest) = match rest.strip_prefix("_net") {
-            Some(rest) => (true, rest),
-            None => (false, rest),
-        };
-        let mut families = Family::BOTH.into_iter();
-        let (family, rest) = families.find_map(|f| Some((f, rest.strip_prefix(f.digit())?)))?;
-        let is_ours = if interval { rest.starts_with('_') } else { rest.is_empty() };
-        is_ours.then_some(Self { action, direction, kind, family, interval })
+        let (family, interval) = of_end(rest)?;
+        Some(Self { action, direction, kind, family, interval })
     }
 
     /// Every role: deny before allow, exact before interval.
@@ -270,6 +264,18 @@ impl Cell {
     pub(super) fn into_cuboid(self) -> Cuboid {
         Cuboid { addresses: (self.first, self.last), selector: self.selector, ports: self.ports }
     }
+}
+
+/// What the end of a set's name tells: of which family it is, and whether of intervals, where a hash of its content follows.
+pub(super) fn of_end(end: &str) -> Option<(Family, bool)> {
+    let (interval, rest) = match end.strip_prefix("_net") {
+        Some(rest) => (true, rest),
+        None => (false, end),
+    };
+    let mut families = Family::BOTH.into_iter();
+    let (family, rest) = families.find_map(|f| Some((f, rest.strip_prefix(f.digit())?)))?;
+    let is_ours = if interval { rest.starts_with('_') } else { rest.is_empty() };
+    is_ours.then_some((family, interval))
 }
 
 /// FNV-1a over the elements: the same content has the same name on every host and in every build.

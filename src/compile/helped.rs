@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::chains::{goto, rule};
-use super::expand::{Cell, addresses, cells, content_hash};
+use super::expand::{Cell, addresses, cells, content_hash, of_end};
 use super::intervals::{Cuboid, address_of, disjoint, number};
 use super::ruleset::{
     Comment, Element, Family, Key, KeyKind, LookupKey, LookupRest, Rule, Ruleset, Set, Side, Stmt,
@@ -79,14 +79,8 @@ impl HelperRole {
         })?;
         let mut parts = Part::ALL.into_iter();
         let (part, rest) = parts.find_map(|part| Some((part, rest.strip_prefix(part.word())?)))?;
-        let (interval, rest) = match rest.strip_prefix("_net") {
-            Some(rest) => (true, rest),
-            None => (false, rest),
-        };
-        let mut families = Family::BOTH.into_iter();
-        let (family, rest) = families.find_map(|f| Some((f, rest.strip_prefix(f.digit())?)))?;
-        let is_ours = if interval { rest.starts_with('_') } else { rest.is_empty() };
-        is_ours.then_some(Self { helper, part, family, interval })
+        let (family, interval) = of_end(rest)?;
+        Some(Self { helper, part, family, interval })
     }
 
     #[cfg(test)]

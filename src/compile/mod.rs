@@ -13,6 +13,7 @@ pub mod intervals;
 pub mod ruleset;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::metadata::{Inventory, Runtime, Workload};
 use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
@@ -50,6 +51,17 @@ pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) ->
 /// Chains that were made before, by what they are made of. Most netns have the same, and so they share them.
 #[derive(Debug, Default)]
 pub struct Made(BTreeMap<(Vec<String>, Mode, Shape), BTreeMap<String, Chain>>);
+
+impl Made {
+    /// Lets go of what no ruleset has any more. Names of sets of intervals are hashes of what is in them, so there would be
+    /// ever more.
+    pub fn let_go(&mut self) {
+        let is_used = |chains: &BTreeMap<String, Chain>| {
+            chains.values().any(|chain| Arc::strong_count(&chain.rules) > 1)
+        };
+        self.0.retain(|_, chains| is_used(chains));
+    }
+}
 
 /// The same, for many netns with the same options.
 pub fn compile_as(

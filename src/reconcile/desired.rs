@@ -130,6 +130,15 @@ impl Decider {
     }
 }
 
+impl Decider {
+    /// Whether the last answer is what deciding from nothing gives; and lets go of what was made and nobody uses any more. It
+    /// is asked now and then, for the case that what a change touches is not all told apart.
+    pub fn is_right(&mut self, rules: &Rules) -> bool {
+        self.made.let_go();
+        self.last.as_ref().is_none_or(|last| *last.desired == desire(&last.inventory, rules))
+    }
+}
+
 /// What became of the facts since the last answer.
 struct Changes<'a> {
     last: Option<&'a Last>,

@@ -344,12 +344,10 @@ impl Engine {
 
     /// Compares every netns with the kernel's own state, and what is decided with what would be decided from nothing.
     fn audit(&mut self) {
-        self.decide();
-        let kept = Arc::clone(&self.desired);
-        self.decider = Decider::default();
-        self.decide();
-        if *kept != *self.desired {
+        if !self.decider.is_right(&self.rules) {
             tracing::error!("something was decided from what is no longer so; it is decided anew");
+            self.decider = Decider::default();
+            self.decide();
         }
         let now = Instant::now();
         for (owner, state) in &mut self.netns {

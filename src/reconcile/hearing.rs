@@ -86,8 +86,13 @@ impl Hearing {
         let before = self.listeners.get().filter(|_| is_read).map(heard);
         let (now, read) = match answer {
             Ok(new) => {
-                let now = new.get().and_then(Listeners::missing).map(str::to_owned);
-                let is_new = before != new.get().map(heard);
+                // Two who stood for the netns one after the other may both have asked: what hears no more than what there
+                // is found that in its way.
+                let gains = |[denials, answers]: [bool; 2]| match before {
+                    Some(before) => denials && !before[0] || answers && !before[1],
+                    None => true,
+                };
+                let is_new = new.get().map(heard).is_some_and(gains);
                 let read = new.get().filter(|_| is_new).cloned().map(|sockets| {
                     let (held, until) = oneshot::channel();
                     self.held = Some(held);
@@ -96,7 +101,7 @@ impl Hearing {
                 if is_new {
                     (self.inode, self.listeners) = (inode, new);
                 }
-                (now, read)
+                (self.listeners.get().and_then(Listeners::missing).map(str::to_owned), read)
             }
             Err(why) => (why, None),
         };
@@ -151,6 +156,17 @@ mod tests {
         drop(hearing.take(8, Ok(sockets(Ok(())))));
         hearing.retry();
         assert!(hearing.begin(8), "nobody reads it");
+    }
+
+    #[test]
+    fn an_answer_that_hears_less_takes_nothing_away() {
+        let mut hearing = Hearing::default();
+        assert!(hearing.begin(7));
+        let (_, mut until) = hearing.take(7, Ok(sockets(Ok(())))).read.unwrap();
+        let change = hearing.take(7, Ok(sockets(Err("another has it: we do"))));
+        assert!(change.read.is_none() && change.missing.is_none());
+        assert!(until.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        assert!(hearing.former(7).unwrap().denials.is_ok());
     }
 
     #[test]

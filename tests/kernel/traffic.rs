@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
+use seawall::compile::{Options, Ruleset, compile};
 use seawall::metadata::WorkloadId;
-use seawall::policy::{self, Action, Direction, Peer, Provenance, Statement};
+use seawall::policy::{self, Action, Direction, Mode, Peer, Provenance, Statement};
 
 use crate::veth::Wire;
 use crate::worlds::{self, World};
@@ -54,6 +55,16 @@ pub(crate) fn rulesets() -> [Vec<Statement>; 2] {
         statement(Action::Allow, Direction::Egress, peer0(), &["9000/udp"]),
     ];
     [one, other]
+}
+
+/// A policy, enforced, that allows a connection to one port of the peer and no other.
+#[allow(dead_code, reason = "not every test has one ruleset")]
+pub(crate) fn enforced() -> Ruleset {
+    let world = world();
+    let [statements, _] = rulesets();
+    let mut policy = world.policy(Mode::Enforce);
+    policy.statements = statements;
+    compile(&[&policy], &world.inventory, &Options::default()).unwrap()
 }
 
 /// Sends to an echo server until told to stop. Counts echoes, and packets without one.

@@ -143,6 +143,7 @@ proptest! {
         for change in &changes {
             apply(&mut inventory, change);
             prop_assert_eq!(&*decider.decide(&inventory, &rules), &desire(&inventory, &rules));
+            prop_assert!(decider.is_right(&rules));
         }
     }
 }
@@ -173,4 +174,16 @@ fn what_a_change_does_not_touch_is_the_very_same() {
     let after = decider.decide(&inventory, &rules);
     let is_kept = |number| Arc::ptr_eq(&before.rulesets[&id(number)], &after.rulesets[&id(number)]);
     assert_eq!([0, 1, 2].map(is_kept), [true, true, false]);
+    assert!(decider.is_right(&rules));
+
+    // What nobody uses is let go of; and a decision that is no longer right is found.
+    drop((before, after));
+    for number in 0..3 {
+        apply(&mut inventory, &(number, None));
+    }
+    decider.decide(&inventory, &rules);
+    assert!(decider.is_right(&rules));
+    assert_eq!(format!("{:?}", decider.made), "Made({})");
+    decider.last.as_mut().unwrap().inventory.upsert(workload(0, &one(0, 2)));
+    assert!(!decider.is_right(&rules));
 }
