@@ -65,6 +65,11 @@ impl Hearing {
         is_wanted
     }
 
+    /// Whether somebody asks now.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
     /// What is heard already, of this netns.
     pub(super) fn former(&self, inode: u64) -> Option<Listeners> {
         self.listeners.get().filter(|_| self.inode == inode).cloned()

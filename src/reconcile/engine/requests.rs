@@ -32,7 +32,7 @@ pub enum Request {
     },
     /// Answers as soon as the loop comes to it: whether it still goes round.
     Alive(oneshot::Sender<()>),
-    /// Answers when everything known is programmed, or was tried.
+    /// Answers when everything known is programmed and heard, or was tried.
     Settled(oneshot::Sender<()>),
     /// Compares every netns with the kernel's own state now, and answers when that is done.
     Audit(oneshot::Sender<()>),
@@ -167,8 +167,11 @@ impl Engine {
     pub(super) fn answer_waiting(&mut self) {
         if self.queue.is_settled() && self.has_heard_all() {
             self.has_caught_up = true;
-            for waiting in self.waiting.drain(..) {
-                let _ = waiting.send(());
+            // What is denied from now on is listed: whoever waited may look for it.
+            if !self.netns.values().any(|state| state.hearing.is_asked()) {
+                for waiting in self.waiting.drain(..) {
+                    let _ = waiting.send(());
+                }
             }
         }
     }
