@@ -18,8 +18,10 @@ const CATALOGUE: &str = include_str!("../models.toml");
 const CONFIG: &str = include_str!("../packaging/seawall.toml");
 const SITE: &str = include_str!("../tests/fixtures/catalogue/site.toml");
 const SAVED: &str = include_str!("../tests/fixtures/inspect/shop.json");
-const COMPOSE: [&str; 2] =
-    [include_str!("../tests/fixtures/compose/shop.yaml"), include_str!("../examples/shop/compose.yaml")];
+const COMPOSE: [&str; 2] = [
+    include_str!("../tests/fixtures/compose/shop.yaml"),
+    include_str!("../examples/shop/compose.yaml"),
+];
 /// Pages whose blocks of code are files that operators write.
 const PAGES: [&str; 4] = [
     include_str!("../docs/writing-models.md"),
@@ -44,8 +46,7 @@ const DAEMON: &str = r#"{
   "runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}}
 }"#;
 const CONTAINERD: &str = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nBinaryName = \"/usr/bin/crun\" # why\n";
-const ARGUMENTS: &str =
-    "--root\0/run/runc\0--log=/run/log.json\0--log-format\0json\0start\0a1b2c3";
+const ARGUMENTS: &str = "--root\0/run/runc\0--log=/run/log.json\0--log-format\0json\0start\0a1b2c3";
 const REQUESTS: [&str; 6] = [
     "GET /v1/status HTTP/1.1\r\nHost: seawall\r\n\r\n",
     "GET /v1/events?after=7&wait=true HTTP/1.1\r\nHost: seawall\r\n\r\n",
@@ -56,7 +57,8 @@ const REQUESTS: [&str; 6] = [
 ];
 
 fn main() -> io::Result<()> {
-    let folder = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: fuzz-seeds FOLDER"))?;
+    let folder =
+        std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: fuzz-seeds FOLDER"))?;
     let folder = Path::new(&folder);
     let blocks: Vec<Vec<u8>> = PAGES.into_iter().flat_map(|page| blocks(page, "toml")).collect();
     let with = |texts: &[&str]| {
@@ -131,7 +133,8 @@ fn packets() -> Vec<Vec<u8>> {
     let answer = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07";
     let dns = [&b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0"[..], question, answer].concat();
     let udp = [&b"\0\x35\x9c\x40\0\x40\0\0"[..], &dns].concat();
-    let v4 = [&b"\x45\0\0\x60\0\x01\0\0\x40\x11\0\0\xc0\0\x02\x35\xac\x11\0\x02"[..], &udp].concat();
+    let v4 =
+        [&b"\x45\0\0\x60\0\x01\0\0\x40\x11\0\0\xc0\0\x02\x35\xac\x11\0\x02"[..], &udp].concat();
     let addresses = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].repeat(2);
     let tcp = b"\x9c\x40\x01\xbb\0\0\0\x01\0\0\0\0\x50\x02\xff\xff\0\0\0\0";
     let extension = b"\x06\0\x01\x04\0\0\0\0";
@@ -155,7 +158,8 @@ fn connection() -> Vec<u8> {
     let ip = [attribute(1, &[172, 17, 0, 2]), attribute(2, &[172, 17, 0, 3])].concat();
     let ports = [attribute(1, &[6]), attribute(2, &[0x9c, 0x40]), attribute(3, &[0x15, 0x38])];
     let tuple = [attribute(0x8001, &ip), attribute(0x8002, &ports.concat())].concat();
-    let values = [attribute(0x8001, &tuple), attribute(8, &[0, 0, 0, 1]), attribute(12, &[0, 0, 0, 9])];
+    let values =
+        [attribute(0x8001, &tuple), attribute(8, &[0, 0, 0, 1]), attribute(12, &[0, 0, 0, 9])];
     message(0x100, &values.concat())
 }
 

@@ -30,7 +30,8 @@ fn open(netns: &TestNetns) -> KernelTable {
 }
 
 fn watch(netns: &TestNetns) -> Watch {
-    Entrance::start().unwrap().watch(&Netns::open(&netns.path()).unwrap()).unwrap()
+    let netns = Netns::open(&netns.path()).unwrap();
+    Entrance::start().unwrap().look(&netns, true).unwrap().watch.unwrap().unwrap()
 }
 
 fn enforce(table: &mut KernelTable) {

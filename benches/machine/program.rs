@@ -166,6 +166,7 @@ impl Cell {
             is_fresh: true,
             known: None,
             socket: None,
+            watching: None,
         }
     }
 

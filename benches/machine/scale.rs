@@ -237,7 +237,7 @@ impl Floor {
         let first = (0..fleet.size).map(|number| {
             let wanted = desired.wanted(&synthetic::workload(number).id);
             let netns = Netns::of_pid(fleet.spaces[number].pid()).unwrap();
-            let links = entrance.links(&netns).unwrap();
+            let links = entrance.look(&netns, false).unwrap().links;
             let terms: &Terms = &wanted.guard;
             let guard = guard(terms, &links, &terms.own(&links, true));
             let claim = Claim { is_owned: true, ..Claim::default() };

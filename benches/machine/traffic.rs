@@ -186,6 +186,7 @@ impl Bed {
             is_fresh: true,
             known: None,
             socket: None,
+            watching: None,
         };
         self.kernel.apply(&mut target).unwrap();
         target

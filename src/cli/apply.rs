@@ -59,6 +59,7 @@ pub(super) async fn apply(global: &Global, args: &ApplyArgs) -> Result<Exit, Com
             is_fresh: false,
             known: None,
             socket: None,
+            watching: None,
         };
         let (changes, took, error) = match kernel.apply(&mut target) {
             Ok(applied) => {

@@ -250,14 +250,12 @@ fn read_links(facts: &mut InventoryBuilder) -> Links {
     let mut found = Links::new();
     let Ok(entrance) = crate::nft::netns::Entrance::start() else { return found };
     for (id, pid, is_told) in running {
-        let Ok(links) = crate::nft::Netns::of_pid(pid).and_then(|netns| entrance.links(&netns))
-        else {
-            continue;
-        };
+        let netns = crate::nft::Netns::of_pid(pid);
+        let Ok(there) = netns.and_then(|netns| entrance.look(&netns, false)) else { continue };
         if !is_told {
-            facts.set_addresses(&id, addresses_of(&links).into_iter().collect());
+            facts.set_addresses(&id, addresses_of(&there.links).into_iter().collect());
         }
-        found.insert(id, links);
+        found.insert(id, there.links);
     }
     found
 }

@@ -37,6 +37,11 @@ impl ImageRef {
     }
 }
 
+/// Whether the first element of a path names a registry.
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
 impl FromStr for ImageRef {
     type Err = ImageRefError;
 
@@ -52,15 +57,17 @@ impl FromStr for ImageRef {
             None => (rest, None),
         };
         let (registry, repository) = match path.split_once('/') {
-            Some((first, others)) if first.contains(['.', ':']) || first == "localhost" => {
-                (Some(first), others)
-            }
+            Some((first, others)) if is_registry(first) => (Some(first), others),
             _ => (None, path),
         };
         let is_hub = |name: &&str| matches!(*name, "docker.io" | "index.docker.io");
         let registry = registry.filter(|name| !is_hub(name));
         let repository = match registry {
-            None => repository.strip_prefix("library/").unwrap_or(repository),
+            // As Docker shortens it: only what is a single element behind it.
+            None => match repository.strip_prefix("library/") {
+                Some(official) if !official.contains('/') => official,
+                _ => repository,
+            },
             Some(_) => repository,
         };
         let is_element = |element: &str| {
@@ -95,8 +102,17 @@ impl FromStr for ImageRef {
 
 impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(registry) = &self.registry {
-            write!(f, "{registry}/")?;
+        match &self.registry {
+            Some(registry) => write!(f, "{registry}/")?,
+            // What would be taken for a registry is none.
+            None if self
+                .repository
+                .split_once('/')
+                .is_some_and(|(first, _)| is_registry(first)) =>
+            {
+                f.write_str("docker.io/")?;
+            }
+            None => {}
         }
         f.write_str(&self.repository)?;
         if let Some(tag) = &self.tag {

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::owner::{Claim, Present};
-use super::render;
+use super::render::{self, name};
 use crate::compile::expand::Role;
 use crate::compile::helped::{CtHelper, HelperRole};
 use crate::compile::ruleset::{
@@ -440,22 +440,24 @@ impl fmt::Display for Op {
             Self::AddOwnedTable => f.write_str("add table, owned"),
             Self::AdoptTable => f.write_str("adopt table"),
             Self::DeleteTable => f.write_str("delete table"),
-            Self::AddChain { chain, .. } => write!(f, "add chain {chain}"),
-            Self::DeleteChain { chain } => write!(f, "delete chain {chain}"),
-            Self::FlushChain { chain } => write!(f, "flush chain {chain}"),
+            Self::AddChain { chain, .. } => write!(f, "add chain {}", name(chain)),
+            Self::DeleteChain { chain } => write!(f, "delete chain {}", name(chain)),
+            Self::FlushChain { chain } => write!(f, "flush chain {}", name(chain)),
             Self::AddRule { chain, rule } => {
-                write!(f, "add rule {chain} {}", render::rule_text(rule))
+                write!(f, "add rule {} {}", name(chain), render::rule_text(rule))
             }
-            Self::AddHelper { name, helper } => write!(f, "add ct helper {name} ({})", helper.kind),
-            Self::DeleteHelper { name } => write!(f, "delete ct helper {name}"),
-            Self::AddSet { name, .. } => write!(f, "add set {name}"),
-            Self::DeleteSet { name } => write!(f, "delete set {name}"),
-            Self::AddElements { name, set } => {
-                write!(f, "add element {name} {{ ")?;
+            Self::AddHelper { name: called, helper } => {
+                write!(f, "add ct helper {} ({})", name(called), name(&helper.kind))
+            }
+            Self::DeleteHelper { name: called } => write!(f, "delete ct helper {}", name(called)),
+            Self::AddSet { name: called, .. } => write!(f, "add set {}", name(called)),
+            Self::DeleteSet { name: called } => write!(f, "delete set {}", name(called)),
+            Self::AddElements { name: called, set } => {
+                write!(f, "add element {} {{ ", name(called))?;
                 list(f, set)
             }
-            Self::DeleteElements { name, set } => {
-                write!(f, "delete element {name} {{ ")?;
+            Self::DeleteElements { name: called, set } => {
+                write!(f, "delete element {} {{ ", name(called))?;
                 list(f, set)
             }
         }

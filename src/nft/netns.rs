@@ -1,4 +1,4 @@
-//! Owns entering other network namespaces: only on one dedicated thread, only to open sockets or read addresses.
+//! Owns entering other network namespaces: only on dedicated threads, only to open sockets or read addresses.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -14,6 +14,7 @@ use super::links::links_here;
 use super::message::pidfd_open;
 use super::message::ready::when_readable;
 use super::socket::KernelTable;
+use super::watch::Watch;
 use crate::compile::guard::Link;
 
 /// Why a netns could not be entered or read.
@@ -139,38 +140,55 @@ impl Process {
 }
 
 /// What was found in a netns.
-pub struct Opened {
-    /// A socket onto its table.
-    pub table: KernelTable,
+pub struct Found {
     /// Its links with their addresses.
     pub links: Vec<Link>,
+    /// What tells of changes from before they were read, where that was wanted.
+    pub watch: Option<io::Result<Watch>>,
 }
+
+impl Found {
+    fn here(watches: bool) -> io::Result<Self> {
+        let watch = watches.then(Watch::open_here);
+        Ok(Self { links: links_here()?, watch })
+    }
+}
+
+/// How many threads enter namespaces at most: what they do there is the kernel's work, on one processor each.
+const THREADS: usize = 4;
 
 /// Work in a netns; says whether the thread entered it.
 type Job = Box<dyn FnOnce() -> bool + Send>;
 
-/// The thread that enters namespaces.
+/// The threads that enter namespaces. Nothing else runs on them.
 #[derive(Clone, Debug)]
 pub struct Entrance {
     jobs: mpsc::Sender<Job>,
 }
 
 impl Entrance {
-    /// Starts the thread. It ends when the last handle is dropped.
+    /// Starts the threads, as many as there are processors, or a few. They end when the last handle is dropped.
     pub fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        let home = Netns::open_any(Path::new("/proc/thread-self/ns/net"))
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
-            for job in queue {
-                let has_left = job();
-                // A thread that cannot come home must not run another job in the wrong place.
-                if has_left && setns(&home.file, CloneFlags::CLONE_NEWNET).is_err() {
-                    tracing::error!("cannot return from a container's network namespace");
-                    return;
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        for _ in 0..threads {
+            let home = Netns::open_any(Path::new("/proc/thread-self/ns/net"))
+                .map_err(|error| io::Error::other(error.to_string()))?;
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
+                // A job that panicked holds no lock.
+                let next = || queue.lock().ok().and_then(|queue| queue.recv().ok());
+                while let Some(job) = next() {
+                    let has_left = job();
+                    // A thread that cannot come home must not run another job in the wrong place.
+                    if has_left && setns(&home.file, CloneFlags::CLONE_NEWNET).is_err() {
+                        tracing::error!("cannot return from a container's network namespace");
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
+        }
         Ok(Self { jobs })
     }
 
@@ -197,19 +215,19 @@ impl Entrance {
         result.map_err(|source| error("enter", &netns.path, source))
     }
 
-    /// Opens a socket onto the netns' table and reads the netns' links.
-    pub fn open(&self, netns: &Netns) -> Result<Opened, NetnsError> {
-        self.enter(netns, || Ok(Opened { table: KernelTable::open_here()?, links: links_here()? }))
+    /// Opens a socket onto the netns' table and reads the netns' links; has changes there be told from before, if `watches`.
+    pub fn open(&self, netns: &Netns, watches: bool) -> Result<(KernelTable, Found), NetnsError> {
+        self.enter(netns, move || Ok((KernelTable::open_here()?, Found::here(watches)?)))
+    }
+
+    /// Reads the netns' links; has changes there be told from before, if `watches`.
+    pub fn look(&self, netns: &Netns, watches: bool) -> Result<Found, NetnsError> {
+        self.enter(netns, move || Found::here(watches))
     }
 
     /// Opens a socket onto the netns' table.
     pub fn open_table(&self, netns: &Netns) -> Result<KernelTable, NetnsError> {
         self.enter(netns, KernelTable::open_here)
-    }
-
-    /// Reads the netns' links with their addresses.
-    pub fn links(&self, netns: &Netns) -> Result<Vec<Link>, NetnsError> {
-        self.enter(netns, links_here)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure. Loaded into an empty netns, the text gives the very ruleset that was rendered.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use super::expr::ARP_HEAD;
@@ -51,16 +51,30 @@ fn position(name: &str) -> usize {
     ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len())
 }
 
-fn helper_block(name: &str, helper: &CtHelper) -> String {
-    let (kind, protocol) = (Comment::new(&helper.kind), protocol_text(helper.protocol));
-    let kind = kind.as_str();
+/// A name as it may be shown. Whoever may change a table may give what is in it any name the kernel takes.
+pub(super) fn name(raw: &str) -> Name {
+    Name(Comment::new(raw))
+}
+
+/// See [`name`].
+pub(super) struct Name(Comment);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+fn helper_block(raw: &str, helper: &CtHelper) -> String {
+    let (name, kind) = (name(raw), name(&helper.kind));
+    let protocol = protocol_text(helper.protocol);
     format!(
         "\tct helper {name} {{\n\t\ttype \"{kind}\" protocol {protocol}\n\t\tl3proto inet\n\t}}\n"
     )
 }
 
-fn set_block(name: &str, set: &Set) -> String {
-    let mut text = format!("\tset {name} {{\n\t\ttype {}\n", set_type(set));
+fn set_block(raw: &str, set: &Set) -> String {
+    let mut text = format!("\tset {} {{\n\t\ttype {}\n", name(raw), set_type(set));
     if set.interval {
         text.push_str("\t\tflags interval\n");
     }
@@ -145,8 +159,8 @@ fn range_text(first: IpAddr, last: IpAddr) -> String {
     }
 }
 
-fn chain_block(name: &str, chain: &Chain) -> String {
-    let mut text = format!("\tchain {name} {{\n");
+fn chain_block(raw: &str, chain: &Chain) -> String {
+    let mut text = format!("\tchain {} {{\n", name(raw));
     if let Some(base) = &chain.base {
         let hook = match base.hook {
             Hook::Input => "input".to_owned(),
@@ -155,10 +169,7 @@ fn chain_block(name: &str, chain: &Chain) -> String {
             Hook::Egress => "egress".to_owned(),
             Hook::Other(number) => format!("(hook {number})"),
         };
-        let device = base
-            .device
-            .as_deref()
-            .map(|name| format!(" device \"{}\"", Comment::new(name).as_str()));
+        let device = base.device.as_deref().map(|raw| format!(" device \"{}\"", name(raw)));
         let device = device.unwrap_or_default();
         let policy = if base.drops { "drop" } else { "accept" };
         let priority = match base.priority {
@@ -208,8 +219,8 @@ fn statement(statement: &Stmt) -> String {
         Stmt::CtState(CtState::Related) => "ct state related".to_owned(),
         Stmt::CtDirection(CtDirection::Original) => "ct direction original".to_owned(),
         Stmt::CtDirection(CtDirection::Reply) => "ct direction reply".to_owned(),
-        Stmt::HelperIs(name) => format!("ct helper \"{}\"", Comment::new(name).as_str()),
-        Stmt::SetHelper(name) => format!("ct helper set \"{}\"", Comment::new(name).as_str()),
+        Stmt::HelperIs(helper) => format!("ct helper \"{}\"", name(helper)),
+        Stmt::SetHelper(helper) => format!("ct helper set \"{}\"", name(helper)),
         Stmt::L4Proto(protocol) => format!(
             "meta l4proto {}",
             match protocol {
@@ -232,13 +243,13 @@ fn statement(statement: &Stmt) -> String {
             hex(&[mac.as_slice(), &ARP_HEAD].concat()),
             hex(mac)
         ),
-        Stmt::ArpSenderIn(set) => format!("arp saddr ip @{set}"),
+        Stmt::ArpSenderIn(set) => format!("arp saddr ip @{}", name(set)),
         Stmt::NeighbourTarget(address) => format!("@th,64,128 {}", hex(&address.octets())),
-        Stmt::Lookup { key, set } => format!("{} @{set}", lookup_text(key)),
+        Stmt::Lookup { key, set } => format!("{} @{}", lookup_text(key), name(set)),
         Stmt::Counter => "counter".to_owned(),
         Stmt::Log(prefix) => format!(
             "limit rate 10/second burst 20 packets log prefix \"{}\" group {LOG_GROUP}",
-            Comment::new(prefix).as_str()
+            name(prefix)
         ),
         Stmt::LogAnswer => format!(
             "limit rate 50/second burst 100 packets log prefix \"seawall dns\" group {ANSWER_GROUP}"
@@ -246,7 +257,7 @@ fn statement(statement: &Stmt) -> String {
         Stmt::Reject(Reject::TcpReset) => "reject with tcp reset".to_owned(),
         Stmt::Reject(Reject::AdminProhibited) => "reject with icmpx admin-prohibited".to_owned(),
         Stmt::Verdict(own) => verdict(own),
-        Stmt::Foreign(words) => format!("(not seawall's: {})", Comment::new(words).as_str()),
+        Stmt::Foreign(words) => format!("(not seawall's: {})", name(words)),
     }
 }
 
@@ -288,14 +299,30 @@ pub fn verdict(verdict: &Verdict) -> String {
         Verdict::Accept => "accept".to_owned(),
         Verdict::Drop => "drop".to_owned(),
         Verdict::Return => "return".to_owned(),
-        Verdict::Jump(chain) => format!("jump {}", Comment::new(chain).as_str()),
-        Verdict::Goto(chain) => format!("goto {}", Comment::new(chain).as_str()),
+        Verdict::Jump(chain) => format!("jump {}", name(chain)),
+        Verdict::Goto(chain) => format!("goto {}", name(chain)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_others_gave_are_shown_harmlessly() {
+        let evil = "a {\n}\n\u{1b}[2J\"";
+        let mut table = Ruleset::empty(crate::compile::TableFamily::Inet);
+        let to = Stmt::Verdict(Verdict::Jump(evil.to_owned()));
+        let rule = Rule { statements: vec![to], comment: Comment::default() };
+        table.chains.insert(evil.to_owned(), Chain { base: None, rules: vec![rule].into() });
+        let text = render(&table);
+        assert_eq!(
+            text,
+            "table inet seawall {\n\tchain a {?}??[2J? {\n\t\tjump a {?}??[2J?\n\t}\n}\n"
+        );
+        let plan = crate::nft::plan(Some(&table), None).with(crate::nft::plan(None, Some(&table)));
+        assert!(!plan.described().any(|line| line.contains(char::is_control)));
+    }
 
     #[test]
     fn ranges_read_as_people_write_them() {

@@ -12,7 +12,6 @@ use nix::sys::socket::SockProtocol;
 
 use super::decode::{number, string};
 use super::listen::{Heard, hear, open};
-use super::netns::{Entrance, Netns, NetnsError};
 use super::wire::{Message, messages};
 use crate::compile::TABLE;
 use crate::input::Text;
@@ -173,19 +172,15 @@ pub struct Watch {
     pub links: Arc<OwnedFd>,
 }
 
-impl Entrance {
-    /// Has changes in a netns be told from now on.
-    pub fn watch(&self, netns: &Netns) -> Result<Watch, NetnsError> {
-        self.enter(netns, || {
-            Ok(Watch {
-                nftables: Arc::new(open(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?),
-                links: Arc::new(open(SockProtocol::NetlinkRoute, LINK_GROUPS)?),
-            })
+impl Watch {
+    /// Has changes in the calling thread's netns be told from now on.
+    pub(super) fn open_here() -> io::Result<Self> {
+        Ok(Self {
+            nftables: Arc::new(open(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?),
+            links: Arc::new(open(SockProtocol::NetlinkRoute, LINK_GROUPS)?),
         })
     }
-}
 
-impl Watch {
     /// Reads what was told so far, or a good deal of it.
     /// Returns whether that was all.
     pub fn read(&self, reader: &mut Reader) -> io::Result<bool> {

@@ -3,6 +3,7 @@
 //! Decides nothing but what `nft::plan` says. Blocking: run it on a thread that may wait.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use crate::config::Ownership;
 use crate::metadata::WorkloadId;
 use crate::nft::conntrack_entries::ControlWatch;
 use crate::nft::listen::Listeners;
-use crate::nft::netns::{Entrance, Opened, Process};
+use crate::nft::netns::{Entrance, Found, Process};
 use crate::nft::owner::holder;
 use crate::nft::seats::Seats;
 use crate::nft::socket::Dump;
@@ -59,6 +60,17 @@ pub struct Target {
     pub known: Option<Known>,
     /// The socket its table belongs to. Whoever keeps it keeps the table from everybody else, and the netns alive.
     pub socket: Option<Socket>,
+    /// By what others' changes are told, where somebody wants to know.
+    pub watching: Option<Watching>,
+}
+
+/// By what others' changes in a netns are told.
+#[derive(Debug, Default)]
+pub struct Watching {
+    /// The netns where they are told already.
+    pub inode: Option<u64>,
+    /// What was opened because they were not, and in which netns.
+    pub opened: Option<(u64, io::Result<Watch>)>,
 }
 
 /// What a netns held at one moment.
@@ -74,6 +86,8 @@ pub struct Known {
     pub guard: Option<Ruleset>,
     /// Whose it is.
     pub guard_table: Option<TableState>,
+    /// Its links.
+    pub links: Vec<Link>,
     /// The generation of the netns' nftables configuration, if it is known: who owns the tables needs none.
     pub generation_id: Option<u32>,
 }
@@ -153,8 +167,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Starts the thread that enters namespaces.
-    pub fn start() -> std::io::Result<Self> {
+    /// Starts the threads that enter namespaces.
+    pub fn start() -> io::Result<Self> {
         let owns = Arc::new(AtomicBool::new(true));
         let entrance = Entrance::start()?;
         Ok(Self { entrance, owns, unguarded: Arc::default(), is_helperless: Arc::default() })
@@ -187,14 +201,25 @@ impl Kernel {
         let inode = netns.inode();
         // A process can move to another netns.
         let kept = target.socket.take().filter(|socket| socket.inode == inode);
-        let mut known = target.known.take().filter(|known| known.inode == inode && kept.is_some());
-        let (socket, links) = match kept {
-            Some(socket) => (socket, self.entrance.links(&netns)?),
-            None => {
-                let Opened { table, links } = self.entrance.open(&netns)?;
-                (Socket { inode, table, seats: Seats::default() }, links)
+        let is_told = target.watching.as_ref().is_none_or(|watching| watching.inode == Some(inode));
+        // What was done there while nobody told of it makes all doubtful that is remembered.
+        let is_sure = kept.is_some() && is_told;
+        let mut known = target.known.take().filter(|known| known.inode == inode && is_sure);
+        // Before a container runs nobody tells that its links are complete.
+        let remembered = known.as_mut().filter(|_| target.watching.is_some() && !target.is_fresh);
+        let (socket, Found { links, watch }) = match (kept, remembered) {
+            (Some(socket), Some(known)) => {
+                (socket, Found { links: std::mem::take(&mut known.links), watch: None })
+            }
+            (Some(socket), None) => (socket, self.entrance.look(&netns, !is_told)?),
+            (None, _) => {
+                let (table, found) = self.entrance.open(&netns, !is_told)?;
+                (Socket { inode, table, seats: Seats::default() }, found)
             }
         };
+        if let Some(watching) = &mut target.watching {
+            watching.opened = watch.map(|watch| (inode, watch));
+        }
         // An open namespace cannot go away: hold no more of it than the socket.
         drop(netns);
         let Socket { table, seats, .. } = target.socket.insert(socket);
@@ -261,7 +286,8 @@ impl Kernel {
                     let known = match before {
                         // The same as what was read, and shared with what is wanted.
                         Some(before) if is_done => {
-                            Known { ruleset: transaction.target.clone(), ..before }
+                            let ruleset = transaction.target.clone();
+                            Known { ruleset, links: links.clone(), ..before }
                         }
                         _ => Known {
                             inode,
@@ -269,6 +295,7 @@ impl Kernel {
                             guard_table: guard.as_ref().map(|_| state(guard_claimed)),
                             ruleset: transaction.target.clone(),
                             guard,
+                            links: links.clone(),
                             generation_id: planned_for.map(next_generation_id),
                         },
                     };
@@ -354,11 +381,6 @@ impl Kernel {
         )
     }
 
-    /// Has what others do in a netns be told from now on.
-    pub fn watch(&self, netns: &Netns) -> Result<Watch, Failure> {
-        Ok(self.entrance.watch(netns)?)
-    }
-
     /// Has denials and connections of a netns be told from now on.
     pub fn listen(&self, netns: &Netns, former: Option<&Listeners>) -> Result<Listeners, Failure> {
         Ok(self.entrance.listen(netns, former)?)
@@ -371,8 +393,8 @@ impl Kernel {
 
     /// Reads what one netns holds, and its links.
     pub fn read(&self, pid: u32) -> Result<(Dump, Vec<Link>), Failure> {
-        let Opened { mut table, links } = self.entrance.open(&Netns::of_pid(pid)?)?;
-        Ok((table.dump()?, links))
+        let (mut table, found) = self.entrance.open(&Netns::of_pid(pid)?, false)?;
+        Ok((table.dump()?, found.links))
     }
 
     /// Removes our tables from one netns. Returns whether there was one.
@@ -394,7 +416,8 @@ fn read(table: &mut KernelTable, inode: u64) -> Result<Option<Known>, ApplyError
     match table.dump() {
         Ok(Dump { ruleset, table, guard, guard_table, generation_id, .. }) => {
             let generation_id = Some(generation_id);
-            Ok(Some(Known { inode, ruleset, table, guard, guard_table, generation_id }))
+            let links = Vec::new();
+            Ok(Some(Known { inode, ruleset, table, guard, guard_table, links, generation_id }))
         }
         Err(ApplyError::Stale) => Ok(None),
         Err(error) => Err(error),

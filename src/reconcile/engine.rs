@@ -8,14 +8,14 @@ mod listening;
 mod requests;
 mod watching;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted};
+use super::apply::{Applied, Failure, Kernel, Known, Target, Wanted, Watching};
 use super::clear::Clearing;
 use super::control::Follower;
 use super::coverage::LastTry;
@@ -36,6 +36,7 @@ use crate::metadata::{
 };
 use crate::nft::netns::Process;
 use crate::nft::watch::Committer;
+use listening::Unheard;
 
 pub use requests::Request;
 
@@ -80,8 +81,6 @@ pub(super) struct NetnsState {
     /// Their chains.
     pub(super) foreign: Vec<Finding>,
     log: LogLimit,
-    /// Whether it was asked to be watched, and there is no answer yet.
-    is_watch_asked: bool,
     /// Where its denials and connections are heard.
     hearing: Hearing,
     /// Whether its container waited for this before its first instruction; none where it ran before the daemon did.
@@ -117,6 +116,10 @@ pub struct Engine {
     foreign: Foreign,
     /// What is held of netns that another workload stands for from now on, by inode.
     left: BTreeMap<u64, Left>,
+    /// Whose denials and connections are to be heard, in the order it was asked for.
+    unheard: VecDeque<Unheard>,
+    /// How many of them are being opened.
+    opening: usize,
 }
 
 /// What is held of a netns whose workload has gone.
@@ -157,6 +160,8 @@ impl Engine {
             clearing: None,
             foreign: Foreign::default(),
             left: BTreeMap::new(),
+            unheard: VecDeque::new(),
+            opening: 0,
         }
     }
 
@@ -191,12 +196,14 @@ impl Engine {
         loop {
             self.answer_starts();
             self.dispatch(&finished);
+            self.dispatch_listening(&sender);
             self.answer_waiting();
             if self.is_cleared() {
                 return End::Cleared;
             }
             self.hand_on();
             let next = self.queue.next_due();
+            let listening_due = self.listening_due();
             let view_due = self.outlet.as_ref().and_then(Outlet::due);
             // Every arm is cancel-safe: receiving, a tick and sleeping lose nothing when another arm wins.
             tokio::select! {
@@ -211,12 +218,13 @@ impl Engine {
                     }
                     self.decide();
                 }
-                Some(news) = news.recv() => self.hear(news, &sender),
+                Some(news) = news.recv() => self.hear(news),
                 Some(done) = results.recv() => self.finish(done, &sender),
                 Some(request) = requests.recv() => self.answer(request),
                 _ = resync.tick() => self.audit(),
                 () = sleep_until(next), if next.is_some() => {}
                 () = sleep_until(view_due), if view_due.is_some() => {}
+                () = sleep_until(listening_due), if listening_due.is_some() => {}
             }
         }
     }
@@ -368,6 +376,7 @@ impl Engine {
                 continue;
             };
             let is_doubted = std::mem::take(&mut state.is_doubted);
+            let watched = state.watcher.as_ref().map(|watcher| watcher.inode);
             let is_held = self.starts.iter().any(|start| start.id == owner);
             let mut target = Target {
                 owner: owner.clone(),
@@ -377,6 +386,7 @@ impl Engine {
                 is_fresh: is_held || state.first.as_ref().is_some_and(BTreeSet::is_empty),
                 known: state.known.take().filter(|_| !is_doubted),
                 socket: state.socket.take(),
+                watching: Some(Watching { inode: watched, opened: None }),
             };
             let (kernel, finished) = (self.kernel.clone(), finished.clone());
             tokio::task::spawn_blocking(move || {

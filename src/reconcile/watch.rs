@@ -21,8 +21,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum News {
     /// Its container's first process has ended.
     Ended(Ended),
-    /// It can be watched now, or why not.
-    Watchable { owner: WorkloadId, pid: u32, inode: u64, watch: Result<Watch, String> },
     /// Its denials and connections can be heard now, or why not.
     Hearable(Heard),
     /// Somebody did something there.

@@ -158,7 +158,8 @@ fn with_newline(mut text: String) -> String {
 
 /// The whole as a value; Docker takes an empty file for one that says nothing.
 fn parse(text: &str) -> Result<Value, EditError> {
-    if text.trim().is_empty() {
+    // What JSON takes for a space (RFC 8259, 2); a byte order mark or others are refused as Docker does.
+    if text.trim_matches([' ', '\t', '\n', '\r']).is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
     let value: Value =

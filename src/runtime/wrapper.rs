@@ -231,6 +231,7 @@ fn close(id: &str, pid: u32, config: &Config) -> Result<(), Failure> {
         is_fresh: true,
         known: None,
         socket: None,
+        watching: None,
     };
     match kernel.apply(&mut target) {
         // The daemon has been here and hangs: its policy is in force, and nothing of the container runs that could own it.

@@ -67,6 +67,7 @@ impl Guarded {
             is_fresh: false,
             known: None,
             socket: None,
+            watching: None,
         };
         Self {
             inside,
@@ -169,13 +170,13 @@ impl Guarded {
     /// The number of a link inside.
     pub(crate) fn link(&self, name: &str) -> u32 {
         let netns = Netns::open(&self.inside.path()).unwrap();
-        let links = Entrance::start().unwrap().links(&netns).unwrap();
+        let links = Entrance::start().unwrap().look(&netns, false).unwrap().links;
         links.iter().find(|link| link.name == name).unwrap().index
     }
 
     pub(crate) fn mac(&self, netns: &TestNetns) -> [u8; 6] {
         let netns = Netns::open(&netns.path()).unwrap();
-        let links = Entrance::start().unwrap().links(&netns).unwrap();
+        let links = Entrance::start().unwrap().look(&netns, false).unwrap().links;
         links.iter().find(|link| link.name == "eth0").unwrap().mac.unwrap()
     }
 

@@ -49,10 +49,10 @@ pub const ALL: [(&str, Check); 11] = [
     ("runtime_files", runtime_files),
 ];
 
-/// Model files over the built-in catalogue. Read well, everything is still decided about a host.
+/// Model files. Read well, everything is decided about a host by them.
 pub fn catalogue(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    match Catalogue::with_files(&[file(&text)]) {
+    match Catalogue::parse(&[file(&text)]) {
         Ok(catalogue) => decide(host(), &rules(catalogue, OperatorPolicy::default())),
         Err(problems) => shown(&problems),
     }
@@ -71,7 +71,11 @@ pub fn config(data: &[u8]) {
     if let Ok(read) = modes::read(&text)
         && let Ok(written) = modes::text(&read, Path::new("modes.toml"))
     {
-        assert_eq!(modes::read(&written).unwrap(), read, "modes are read back as they were written");
+        assert_eq!(
+            modes::read(&written).unwrap(),
+            read,
+            "modes are read back as they were written"
+        );
     }
 }
 
@@ -168,7 +172,8 @@ pub fn messages(data: &[u8]) {
     for family in [TableFamily::Inet, TableFamily::Netdev] {
         let read = table(family, data);
         harmless(&seawall::nft::render(&read));
-        for (from, to) in [(Some(&read), None), (None, Some(&read)), (Some(&read), Some(closed()))] {
+        for (from, to) in [(Some(&read), None), (None, Some(&read)), (Some(&read), Some(closed()))]
+        {
             let transaction = plan(from, to);
             transaction.described().for_each(|line| harmless(&line));
             message::encode(transaction.operations(), Some(1));
@@ -287,8 +292,8 @@ fn shown(problems: &Diagnostics) {
     harmless(&problems.to_string());
 }
 
-/// What people are shown has lines, and nothing else that acts on a terminal.
+/// What people are shown has lines and tabs, and nothing else that acts on a terminal.
 fn harmless(text: &str) {
-    let acts = |c: &char| c.is_control() && *c != '\n';
+    let acts = |c: &char| c.is_control() && !"\n\t".contains(*c);
     assert_eq!(text.chars().find(acts), None, "{text:?}");
 }

@@ -132,6 +132,7 @@ fn try_all(kernel: &Kernel, pid: u32) -> Trial {
         is_fresh: true,
         known: None,
         socket: None,
+        watching: None,
     };
     let exact = statement(&format!("{PEER}/32"), &format!("{ALLOWED}/udp"), None);
     let ranges = [

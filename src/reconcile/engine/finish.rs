@@ -15,7 +15,8 @@ use crate::reconcile::watch::News;
 impl Engine {
     pub(super) fn finish(&mut self, done: Done, sender: &mpsc::UnboundedSender<News>) {
         let Done { target, found, result } = done;
-        let Target { owner, pid, process, wanted, is_fresh, socket, .. } = target;
+        let Target { owner, pid, process, wanted, is_fresh, socket, watching, .. } = target;
+        let opened = watching.and_then(|watching| watching.opened);
         let socket = Kept::from(socket);
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
             // It ended, or started again, meanwhile.
@@ -77,8 +78,7 @@ impl Engine {
                         report(entry, suppressed);
                     }
                 }
-                self.ask_for_watch(&owner, sender);
-                self.ask_to_listen(&owner, sender);
+                self.ask_to_listen(&owner);
                 if self.facts.set_addresses(&owner, applied.addresses.into_iter().collect()) {
                     self.decide();
                 }
@@ -96,6 +96,9 @@ impl Engine {
                 }
                 state.last.error = Some(error);
             }
+        }
+        if let Some(opened) = opened {
+            self.watch(&owner, opened, sender);
         }
         if let Some((findings, took)) = found {
             self.take_findings(&owner, findings, took);

@@ -1,24 +1,35 @@
 //! Owns what the loop does so that each netns' denials and connections are heard. Nothing that is enforced waits for it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Engine, NetnsState};
+use super::{Engine, NetnsState, WORKERS};
 use crate::metadata::WorkloadId;
+use crate::nft::netns::Process;
 use crate::nft::{Netns, NetnsError};
 use crate::reconcile::apply::Failure;
 use crate::reconcile::feed::{self, Listening};
 use crate::reconcile::hearing::Heard;
 use crate::reconcile::watch::News;
 
+/// How long at most it is put off for others that have no policy yet.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A netns that is to be heard.
+#[derive(Debug)]
+pub(super) struct Unheard {
+    owner: WorkloadId,
+    process: Arc<Process>,
+    inode: u64,
+    since: Instant,
+}
+
 impl Engine {
     /// Has a netns be heard that was brought to what is wanted, where it is not yet.
-    pub(super) fn ask_to_listen(
-        &mut self,
-        owner: &WorkloadId,
-        sender: &mpsc::UnboundedSender<News>,
-    ) {
+    pub(super) fn ask_to_listen(&mut self, owner: &WorkloadId) {
         if self.outlet.is_none() {
             return;
         }
@@ -28,9 +39,43 @@ impl Engine {
         if !state.hearing.begin(inode) {
             return;
         }
-        let former = state.hearing.former(inode);
+        self.unheard.push_back(Unheard {
+            owner: owner.clone(),
+            process,
+            inode,
+            since: Instant::now(),
+        });
+    }
+
+    /// Has what was asked for opened: not while others wait for their first policy, unless that takes long, and few at once.
+    pub(super) fn dispatch_listening(&mut self, sender: &mpsc::UnboundedSender<News>) {
+        while self.opening < WORKERS
+            && let Some(next) = self.unheard.front()
+            && (next.since.elapsed() > PATIENCE || !self.has_unprogrammed())
+            && let Some(next) = self.unheard.pop_front()
+        {
+            self.open_listeners(next, sender);
+        }
+    }
+
+    /// When somebody who waits to be heard waits no longer for others.
+    pub(super) fn listening_due(&self) -> Option<Instant> {
+        let next = self.unheard.front().filter(|_| self.opening < WORKERS)?;
+        Some(next.since + PATIENCE)
+    }
+
+    /// Whether a netns has no policy yet that was not tried either.
+    fn has_unprogrammed(&self) -> bool {
+        self.netns.values().any(|state| state.reached.is_none() && state.last.error.is_none())
+    }
+
+    fn open_listeners(&mut self, next: Unheard, sender: &mpsc::UnboundedSender<News>) {
+        let Unheard { owner, process, inode, .. } = next;
+        let pid = process.pid();
+        let state = self.netns.get(&owner);
+        let former = state.and_then(|state| state.hearing.former(inode));
         let (kernel, sender) = (self.kernel.clone(), sender.clone());
-        let (owner, pid) = (owner.clone(), state.pid);
+        self.opening += 1;
         tokio::task::spawn_blocking(move || {
             let netns = Netns::of(&process).map_err(Failure::from).and_then(|netns| {
                 // It left its netns for another: that one is asked for when it is known.
@@ -49,6 +94,7 @@ impl Engine {
     /// Hands on where a netns is heard.
     pub(super) fn listen(&mut self, heard: Heard) {
         let Heard { mut owner, mut pid, inode, listeners } = heard;
+        self.opening -= 1;
         if self.netns.get(&owner).is_none_or(|state| state.pid != pid) {
             // Whoever stands for the netns now would find these sockets in the way.
             let is_there =

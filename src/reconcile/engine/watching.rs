@@ -1,5 +1,6 @@
 //! Owns what the loop does about what others do in a netns: doubt, look, repair at once, and say who it was.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -7,9 +8,7 @@ use tokio::sync::mpsc;
 use super::{Engine, NetnsState};
 use crate::config::Foreign;
 use crate::metadata::{Observation, WorkloadId};
-use crate::nft::Netns;
 use crate::nft::watch::{Committer, Watch};
-use crate::reconcile::apply::Failure;
 use crate::reconcile::foreign::{Fate, Finding, Look};
 use crate::reconcile::kept::Ended;
 use crate::reconcile::watch::{News, Notice, follow};
@@ -19,12 +18,9 @@ use crate::reconcile::watch::{News, Notice, follow};
 const RESTS: u32 = 10;
 
 impl Engine {
-    pub(super) fn hear(&mut self, news: News, sender: &mpsc::UnboundedSender<News>) {
+    pub(super) fn hear(&mut self, news: News) {
         match news {
             News::Ended(end) => self.end(end),
-            News::Watchable { owner, pid, inode, watch } => {
-                self.watch(owner, pid, inode, watch, sender.clone());
-            }
             News::Hearable(heard) => self.listen(heard),
             News::Noticed(notice) => self.notice(notice),
         }
@@ -38,54 +34,23 @@ impl Engine {
         }
     }
 
-    /// Has a netns watched that was brought to what is wanted: not before, for nothing may hold that up.
-    pub(super) fn ask_for_watch(
+    /// Follows what is told of a netns from now on, if it could be opened.
+    pub(super) fn watch(
         &mut self,
         owner: &WorkloadId,
+        (inode, watch): (u64, io::Result<Watch>),
         sender: &mpsc::UnboundedSender<News>,
     ) {
         let Some(state) = self.netns.get_mut(owner) else { return };
-        let inode = state.known.as_ref().map(|known| known.inode);
-        let (Some(process), Some(inode)) = (state.process.clone(), inode) else { return };
-        let is_watched = state.watcher.as_ref().is_some_and(|watcher| watcher.inode == inode);
-        if is_watched || std::mem::replace(&mut state.is_watch_asked, true) {
-            return;
-        }
-        let (kernel, sender) = (self.kernel.clone(), sender.clone());
-        let (owner, pid) = (owner.clone(), state.pid);
-        tokio::task::spawn_blocking(move || {
-            let opened = Netns::of(&process).map_err(Failure::from);
-            let (inode, watch) = match opened.map(|netns| (netns.inode(), kernel.watch(&netns))) {
-                Ok((_, Err(failure))) | Err(failure) if failure.is_gone() => return,
-                Ok(opened) => opened,
-                Err(failure) => (inode, Err(failure)),
-            };
-            let watch = watch.map_err(|failure| failure.chain());
-            // Nobody listens any more only when the daemon stops.
-            let _ = sender.send(News::Watchable { owner, pid, inode, watch });
-        });
-    }
-
-    fn watch(
-        &mut self,
-        owner: WorkloadId,
-        pid: u32,
-        inode: u64,
-        watch: Result<Watch, String>,
-        sender: mpsc::UnboundedSender<News>,
-    ) {
-        let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
-            return;
-        };
-        state.is_watch_asked = false;
         match (watch, state.port_id) {
             (Ok(watch), Some(own)) => {
-                state.watcher = Some(follow((owner.clone(), pid, inode), watch, own, sender));
-                // What was done before it was watched was not told.
-                state.is_doubted = true;
+                let whom = (owner.clone(), state.pid, inode);
+                state.watcher = Some(follow(whom, watch, own, sender.clone()));
+                // What others had there before is looked at once what waits for its first policy has it.
                 state.wants_look = true;
-                self.queue.add(owner, Instant::now());
+                self.queue.add(owner.clone(), Instant::now());
             }
+            // The table could not be opened: both are tried again.
             (Ok(_), None) => {}
             (Err(error), _) => {
                 tracing::warn!(workload = %owner, %error, "changes by others are only found by comparing");
