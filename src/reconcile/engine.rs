@@ -116,6 +116,10 @@ pub struct Engine {
     foreign: Foreign,
     /// What is held of netns that another workload stands for from now on, by inode.
     left: BTreeMap<u64, Left>,
+    /// Whose netns nothing was tried in yet. Whatever is not needed for a first policy waits for them.
+    untried: BTreeSet<WorkloadId>,
+    /// Who got a first policy while others waited, and since when they are to be watched.
+    unwatched: VecDeque<(WorkloadId, Instant)>,
     /// Whose denials and connections are to be heard, in the order it was asked for.
     unheard: VecDeque<Unheard>,
     /// How many of them are being opened.
@@ -160,6 +164,8 @@ impl Engine {
             clearing: None,
             foreign: Foreign::default(),
             left: BTreeMap::new(),
+            untried: BTreeSet::new(),
+            unwatched: VecDeque::new(),
             unheard: VecDeque::new(),
             opening: 0,
         }
@@ -196,14 +202,14 @@ impl Engine {
         loop {
             self.answer_starts();
             self.dispatch(&finished);
-            self.dispatch_listening(&sender);
+            self.dispatch_later(&sender);
             self.answer_waiting();
             if self.is_cleared() {
                 return End::Cleared;
             }
             self.hand_on();
             let next = self.queue.next_due();
-            let listening_due = self.listening_due();
+            let later_due = self.later_due();
             let view_due = self.outlet.as_ref().and_then(Outlet::due);
             // Every arm is cancel-safe: receiving, a tick and sleeping lose nothing when another arm wins.
             tokio::select! {
@@ -224,7 +230,7 @@ impl Engine {
                 _ = resync.tick() => self.audit(),
                 () = sleep_until(next), if next.is_some() => {}
                 () = sleep_until(view_due), if view_due.is_some() => {}
-                () = sleep_until(listening_due), if listening_due.is_some() => {}
+                () = sleep_until(later_due), if later_due.is_some() => {}
             }
         }
     }
@@ -268,6 +274,7 @@ impl Engine {
             let keep = stands_for(owner, state.pid);
             if !keep {
                 self.queue.forget(owner);
+                self.untried.remove(owner);
                 let (socket, hearing) =
                     (std::mem::take(&mut state.socket), std::mem::take(&mut state.hearing));
                 let inode = socket.get().map(|socket| socket.inode).or(hearing.inode());
@@ -337,6 +344,7 @@ impl Engine {
                 has_waited: self.has_caught_up.then_some(false),
                 ..NetnsState::default()
             };
+            self.untried.insert(id.clone());
             // What has nothing in force yet comes before what only changes.
             self.queue.add(id.clone(), urgent(now));
             return;
@@ -376,7 +384,10 @@ impl Engine {
                 continue;
             };
             let is_doubted = std::mem::take(&mut state.is_doubted);
-            let watched = state.watcher.as_ref().map(|watcher| watcher.inode);
+            let inode = state.watcher.as_ref().map(|watcher| watcher.inode);
+            let (is_watched, watching) = (inode.is_some(), Watching { inode, opened: None });
+            // Every change anywhere is told to all who watch any netns: there are fewer of them if they begin later.
+            let is_first_of_many = self.untried.contains(&owner) && self.untried.len() > 1;
             let is_held = self.starts.iter().any(|start| start.id == owner);
             let mut target = Target {
                 owner: owner.clone(),
@@ -386,7 +397,7 @@ impl Engine {
                 is_fresh: is_held || state.first.as_ref().is_some_and(BTreeSet::is_empty),
                 known: state.known.take().filter(|_| !is_doubted),
                 socket: state.socket.take(),
-                watching: Some(Watching { inode: watched, opened: None }),
+                watching: (is_watched || !is_first_of_many).then_some(watching),
             };
             let (kernel, finished) = (self.kernel.clone(), finished.clone());
             tokio::task::spawn_blocking(move || {

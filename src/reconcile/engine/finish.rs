@@ -16,6 +16,7 @@ impl Engine {
     pub(super) fn finish(&mut self, done: Done, sender: &mpsc::UnboundedSender<News>) {
         let Done { target, found, result } = done;
         let Target { owner, pid, process, wanted, is_fresh, socket, watching, .. } = target;
+        let is_watched = watching.is_some();
         let opened = watching.and_then(|watching| watching.opened);
         let socket = Kept::from(socket);
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
@@ -23,6 +24,7 @@ impl Engine {
             self.queue.done(&owner);
             return;
         };
+        self.untried.remove(&owner);
         let inventory = self.facts.inventory();
         let name = inventory.get(&owner).map(|workload| workload.name.clone()).unwrap_or_default();
         if let (None, Some(process)) = (&state.process, &process) {
@@ -97,8 +99,10 @@ impl Engine {
                 state.last.error = Some(error);
             }
         }
-        if let Some(opened) = opened {
-            self.watch(&owner, opened, sender);
+        match opened {
+            Some(opened) => self.watch(&owner, opened, sender),
+            None if !is_watched => self.unwatched.push_back((owner.clone(), Instant::now())),
+            None => {}
         }
         if let Some((findings, took)) = found {
             self.take_findings(&owner, findings, took);

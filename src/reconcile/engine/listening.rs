@@ -1,4 +1,5 @@
-//! Owns what the loop does so that each netns' denials and connections are heard. Nothing that is enforced waits for it.
+//! Owns what the loop does once a netns has its policy: that it is watched, and that its denials and connections are heard.
+//! Nothing that is enforced waits for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,26 +48,35 @@ impl Engine {
         });
     }
 
-    /// Has what was asked for opened: not while others wait for their first policy, unless that takes long, and few at once.
-    pub(super) fn dispatch_listening(&mut self, sender: &mpsc::UnboundedSender<News>) {
+    /// Has what waits watched and heard: not while others wait for their first policy, unless that takes long; and few at once.
+    pub(super) fn dispatch_later(&mut self, sender: &mpsc::UnboundedSender<News>) {
+        let now = Instant::now();
+        while self.unwatched.front().is_some_and(|(_, since)| self.is_due(*since))
+            && let Some((owner, _)) = self.unwatched.pop_front()
+        {
+            if self.netns.contains_key(&owner) {
+                self.queue.add(owner, now);
+            }
+        }
         while self.opening < WORKERS
             && let Some(next) = self.unheard.front()
-            && (next.since.elapsed() > PATIENCE || !self.has_unprogrammed())
+            && self.is_due(next.since)
             && let Some(next) = self.unheard.pop_front()
         {
             self.open_listeners(next, sender);
         }
     }
 
-    /// When somebody who waits to be heard waits no longer for others.
-    pub(super) fn listening_due(&self) -> Option<Instant> {
-        let next = self.unheard.front().filter(|_| self.opening < WORKERS)?;
-        Some(next.since + PATIENCE)
+    /// When somebody who waits to be watched or heard waits no longer for others.
+    pub(super) fn later_due(&self) -> Option<Instant> {
+        let unwatched = self.unwatched.front().map(|(_, since)| *since);
+        let unheard = self.unheard.front().filter(|_| self.opening < WORKERS);
+        let first = [unwatched, unheard.map(|next| next.since)].into_iter().flatten().min()?;
+        Some(first + PATIENCE)
     }
 
-    /// Whether a netns has no policy yet that was not tried either.
-    fn has_unprogrammed(&self) -> bool {
-        self.netns.values().any(|state| state.reached.is_none() && state.last.error.is_none())
+    fn is_due(&self, since: Instant) -> bool {
+        self.untried.is_empty() || since.elapsed() >= PATIENCE
     }
 
     fn open_listeners(&mut self, next: Unheard, sender: &mpsc::UnboundedSender<News>) {
