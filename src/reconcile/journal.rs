@@ -10,9 +10,9 @@ use crate::nft::Transaction;
 /// How many entries are kept.
 const KEPT: usize = 1000;
 /// How many operations of one transaction are kept in words.
-const KEPT_OPERATIONS: usize = 50;
+const KEPT_OPERATIONS: usize = 20;
 /// How much of one operation's words is kept, in bytes: it may be about thousands of elements.
-const KEPT_LENGTH: usize = 2000;
+const KEPT_LENGTH: usize = 1000;
 
 /// One transaction that was committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,8 @@ impl Journal {
     ) -> &Entry {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let changes = transaction.described_within(KEPT_LENGTH).take(KEPT_OPERATIONS);
+        // They are kept for long: no room that was only for growing.
+        let changes = changes.map(|words| words.into_boxed_str().into_string());
         self.push(
             Entry {
                 committed_us: micros(committed.duration_since(UNIX_EPOCH).unwrap_or_default()),
