@@ -4,6 +4,7 @@
 //! Beside that each has laws of its own, which its comment tells.
 
 #![allow(clippy::unwrap_used, reason = "a check that does not hold panics")]
+#![allow(unreachable_pub, reason = "a test includes it as a module of its own")]
 
 mod socket;
 
