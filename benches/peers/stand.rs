@@ -16,8 +16,6 @@ const DENIED: u16 = 47_474;
 const SUBNET: &str = "172.24.77.0/24";
 /// The database's addresses, by turns.
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 24, 77, 200), Ipv4Addr::new(172, 24, 77, 201)];
-/// It has the same link address wherever it is, so that nobody waits for a neighbour that was not there when asked.
-const LINK: &str = "02:42:ac:18:4d:c8";
 const IMAGE: &str = "peers-inside:1";
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -65,13 +63,15 @@ impl Stand {
         self.running.processor_time()
     }
 
-    /// Starts the application; it runs on.
+    /// Starts the application; it runs on. Its address is one that no start before had: rules that were left behind for
+    /// another would be mistaken for its own.
     pub(crate) fn start(&self) -> Start {
+        let own = application(self.moves).to_string();
         let millis = self.length.as_millis().to_string();
         let denied = SocketAddr::new(OUTSIDE_NET4, DENIED).to_string();
         let allowed = SocketAddr::from((self.address(), PORT)).to_string();
         let mut create = vec!["create", "--name", "app", "--runtime", self.contender.runtime()];
-        create.extend(["--network", NETWORK, "--stop-timeout=0"]);
+        create.extend(["--network", NETWORK, "--ip", &own, "--stop-timeout=0"]);
         create.extend(["--label", "com.docker.compose.project=shop"]);
         create.extend(["--label", "com.docker.compose.service=app"]);
         create.extend(["--label", "seawall.model=python"]);
@@ -128,6 +128,11 @@ impl Stand {
     }
 }
 
+/// The application's address in a round.
+fn application(round: usize) -> Ipv4Addr {
+    Ipv4Addr::new(172, 24, 77, 10 + u8::try_from(round).expect("few rounds"))
+}
+
 /// Makes the image of both containers.
 fn import(host: &DockerHost) {
     let folder = tempfile::tempdir().unwrap();
@@ -148,8 +153,7 @@ fn import(host: &DockerHost) {
 fn serve(host: &DockerHost, address: Ipv4Addr) {
     let (address, port) = (address.to_string(), PORT.to_string());
     let mut run = vec!["run", "--detach", "--name", "db", "--network", NETWORK, "--ip", &address];
-    run.extend(["--mac-address", LINK, "--stop-timeout=0"]);
-    run.extend(["--label", "com.docker.compose.project=shop"]);
+    run.extend(["--stop-timeout=0", "--label", "com.docker.compose.project=shop"]);
     run.extend(["--label", "com.docker.compose.service=db"]);
     run.extend(["--label", "seawall.model=postgres", IMAGE, "serve", &port]);
     host.docker_ok(&run);
@@ -164,11 +168,14 @@ fn said(host: &DockerHost, container: &str, word: &str) -> u64 {
     })
 }
 
-/// Tells a container the link address of the database's next address.
+/// Tells a container the link address of the database's next address, which Docker makes of that address. Otherwise the
+/// container would ask before anybody has the address, and then not again for a second.
 fn introduce(container: &Container, address: Ipv4Addr) {
+    let [a, b, c, d] = address.octets();
+    let link = format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", container.netns().path().display()));
-    command.args(["ip", "neigh", "replace", &address.to_string(), "lladdr", LINK]);
+    command.args(["ip", "neigh", "replace", &address.to_string(), "lladdr", &link]);
     assert!(command.args(["nud", "permanent", "dev", "eth0"]).status().unwrap().success());
 }
 
