@@ -69,7 +69,7 @@ fn main() {
             tally.starts.push(stand.start());
             tally.moves.push(stand.move_database());
             stand.remove();
-            // What it does about the end of a container is in the next round.
+            // What it does about the application's end after this, while others have their turn, is not counted.
             let took = before.zip(stand.processor_time()).map(|(before, now)| now - before);
             tally.processor = took.map(|took| took + tally.processor.unwrap_or_default());
         }
