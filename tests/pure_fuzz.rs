@@ -1,5 +1,6 @@
 //! Pure layer: what fuzzing found once, and the inputs it kept, still hold: `fuzz/found/TARGET/*` and `fuzz/kept/TARGET.tar.gz`.
 //! `scripts/fuzz` makes them, and finds more.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../fuzz/src/checks/mod.rs"]
 mod checks;

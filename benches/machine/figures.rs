@@ -97,11 +97,15 @@ pub(crate) struct Sheet {
     pub(crate) is_quick: bool,
     pub(crate) machine: Machine,
     pub(crate) figures: Vec<Figure>,
+    /// What must be known to read them.
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
 }
 
 impl Sheet {
     pub(crate) fn new(part: &str, is_quick: bool, figures: Vec<Figure>) -> Self {
-        Self { part: part.to_owned(), is_quick, machine: Machine::this(), figures }
+        let (part, machine, notes) = (part.to_owned(), Machine::this(), Vec::new());
+        Self { part, is_quick, machine, figures, notes }
     }
 
     pub(crate) fn write(&self, folder: &Path) {

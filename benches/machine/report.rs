@@ -10,7 +10,7 @@ use crate::figures::{Figure, Samples, Sheet};
 use crate::targets;
 
 /// Parts in the order they are printed.
-const PARTS: [&str; 5] = ["stages", "program", "scale", "traffic", "docker"];
+const PARTS: [&str; 6] = ["stages", "program", "scale", "traffic", "docker", "peers"];
 const STAGES: [&str; 6] = ["resolve", "generate", "compile", "diff", "desire", "decide again"];
 
 pub(crate) fn print(folder: &Path) {
@@ -36,6 +36,7 @@ pub(crate) fn print(folder: &Path) {
         );
         println!("{:54} {:>11} {:>11} {:6} beside (ratio of medians)", "", "p50", "p99", "");
         sheet.figures.iter().for_each(line);
+        sheet.notes.iter().for_each(|note| println!("{note}"));
     }
     println!("\ntargets");
     for target in targets::all(&sheets) {
