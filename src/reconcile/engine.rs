@@ -384,7 +384,7 @@ impl Engine {
                 continue;
             };
             let is_doubted = std::mem::take(&mut state.is_doubted);
-            let inode = state.watcher.as_ref().map(|watcher| watcher.inode);
+            let inode = state.watcher.as_ref().and_then(Watcher::followed);
             let (is_watched, watching) = (inode.is_some(), Watching { inode, opened: None });
             // Every change anywhere is told to all who watch any netns: there are fewer of them if they begin later.
             let is_first_of_many = self.untried.contains(&owner) && self.untried.len() > 1;

@@ -41,8 +41,15 @@ pub(super) struct Notice {
 #[derive(Debug)]
 pub(super) struct Watcher {
     /// Which netns.
-    pub(super) inode: u64,
+    inode: u64,
     task: AbortHandle,
+}
+
+impl Watcher {
+    /// The netns that is followed; none where following it has failed.
+    pub(super) fn followed(&self) -> Option<u64> {
+        (!self.task.is_finished()).then_some(self.inode)
+    }
 }
 
 impl Drop for Watcher {
