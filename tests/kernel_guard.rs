@@ -16,6 +16,7 @@ use frames::{ARP, Capture, IP, IP6, LOCAL, Mac, Mark, VLAN};
 use guarded::{Guarded, OTHER4, OTHER6, OWN4, OWN6, PORT};
 use netns::inside_of;
 use seawall::nft::message::seat;
+use seawall::policy::Mode;
 
 /// What stands where.
 #[derive(Clone, Copy)]
@@ -468,4 +469,21 @@ fn packets_are_counted_with_and_without_a_guard() {
     println!("{without} small packets/s without a guard, {with} with (the middle of 15 turns)");
     let first = Guarded::new().first_transactions();
     println!("first transaction: {first:?}");
+}
+
+#[test]
+fn a_link_that_went_before_it_was_told_costs_the_others_no_guard() {
+    let mut netns = Guarded::new();
+    netns.inside.ip(&["link", "add", "eth1", "type", "veth", "peer", "name", "eth2"]);
+    netns.inside.ip(&["link", "set", "eth1", "up"]);
+    netns.watch();
+    netns.apply();
+    let stays = netns.link("eth0");
+    netns.inside.ip(&["link", "del", "eth1"]);
+    // A change of everything there, planned for links as they were. Older kernels refuse it: the chain went with the link.
+    (netns.mode, netns.terms.denies) = (Mode::Observe, false);
+    let applied = netns.apply();
+    assert_eq!(applied.unguarded, None);
+    let chains = applied.known.guard.unwrap().chains;
+    assert!(chains.contains_key(&format!("link{stays}")), "{:?}", chains.keys());
 }

@@ -41,6 +41,12 @@ impl Comment {
     }
 }
 
+impl fmt::Display for Comment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl From<&Text> for Comment {
     fn from(text: &Text) -> Self {
         Self::new(text.as_str())

@@ -102,17 +102,12 @@ impl FromStr for ImageRef {
 
 impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.registry {
-            Some(registry) => write!(f, "{registry}/")?,
+        let first = self.repository.split_once('/').map(|(first, _)| first);
+        match (&self.registry, first) {
+            (Some(registry), _) => write!(f, "{registry}/")?,
             // What would be taken for a registry is none.
-            None if self
-                .repository
-                .split_once('/')
-                .is_some_and(|(first, _)| is_registry(first)) =>
-            {
-                f.write_str("docker.io/")?;
-            }
-            None => {}
+            (None, Some(first)) if is_registry(first) => f.write_str("docker.io/")?,
+            (None, _) => {}
         }
         f.write_str(&self.repository)?;
         if let Some(tag) = &self.tag {
@@ -168,6 +163,8 @@ mod tests {
             ("localhost/x", Some("localhost"), "x", None, None),
             ("ghcr.io/a/b/c", Some("ghcr.io"), "a/b/c", None, None),
             ("[::1]:5000/app:2", Some("[::1]:5000"), "app", Some("2"), None),
+            ("docker.io/library/a/b", None, "library/a/b", None, None),
+            ("docker.io/example.org/x", None, "example.org/x", None, None),
         ];
         for (text, registry, repository, tag, digest) in cases {
             let image: ImageRef = text.parse().unwrap();
@@ -175,6 +172,7 @@ mod tests {
             assert_eq!(image.repository, repository, "{text}");
             assert_eq!(image.tag.as_deref(), tag, "{text}");
             assert_eq!(image.digest.as_deref(), digest, "{text}");
+            assert_eq!(image.to_string().parse::<ImageRef>().unwrap(), image, "{text}");
         }
         assert_eq!(
             "registry:5000/team/mysql:8".parse::<ImageRef>().unwrap().last_element(),

@@ -2,7 +2,7 @@
 //!
 //! Pure. Loaded into an empty netns, the text gives the very ruleset that was rendered.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::expr::ARP_HEAD;
@@ -52,17 +52,8 @@ fn position(name: &str) -> usize {
 }
 
 /// A name as it may be shown. Whoever may change a table may give what is in it any name the kernel takes.
-pub(super) fn name(raw: &str) -> Name {
-    Name(Comment::new(raw))
-}
-
-/// See [`name`].
-pub(super) struct Name(Comment);
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str())
-    }
+pub(super) fn name(raw: &str) -> Comment {
+    Comment::new(raw)
 }
 
 fn helper_block(raw: &str, helper: &CtHelper) -> String {

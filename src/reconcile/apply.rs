@@ -207,7 +207,9 @@ impl Kernel {
         let mut known = target.known.take().filter(|known| known.inode == inode && is_sure);
         // Before a container runs nobody tells that its links are complete.
         let remembered = known.as_mut().filter(|_| target.watching.is_some() && !target.is_fresh);
-        let (socket, Found { links, watch }) = match (kept, remembered) {
+        // A link that went may not have been told yet.
+        let mut may_be_old = remembered.is_some() && kept.is_some();
+        let (socket, Found { mut links, watch }) = match (kept, remembered) {
             (Some(socket), Some(known)) => {
                 (socket, Found { links: std::mem::take(&mut known.links), watch: None })
             }
@@ -332,7 +334,11 @@ impl Kernel {
                         target.wanted.table.as_deref().cloned().map(Ruleset::without_helpers);
                 }
                 // A link may have gone, and its chain with it.
-                Err(ApplyError::Refused { .. }) if is_remembered => {}
+                Err(ApplyError::Refused { .. }) if is_remembered || may_be_old => {
+                    if std::mem::take(&mut may_be_old) {
+                        links = self.entrance.look(&Netns::of(process)?, false)?.links;
+                    }
+                }
                 // The policy is not left out because there can be no guard.
                 Err(ApplyError::Refused {
                     family: Some(TableFamily::Netdev),

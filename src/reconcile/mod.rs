@@ -22,7 +22,7 @@ pub mod start;
 pub mod status;
 pub mod watch;
 
-pub use apply::{Applied, Failure, Kernel, Target, Wanted};
+pub use apply::{Applied, Failure, Kernel, Target, Wanted, Watching};
 pub use clear::Cleared;
 pub use coverage::Coverage;
 pub use desired::{Desired, Rules, desire};

@@ -158,7 +158,7 @@ fn with_newline(mut text: String) -> String {
 
 /// The whole as a value; Docker takes an empty file for one that says nothing.
 fn parse(text: &str) -> Result<Value, EditError> {
-    // What JSON takes for a space (RFC 8259, 2); a byte order mark or others are refused as Docker does.
+    // Of what JSON takes for a space (RFC 8259, 2).
     if text.trim_matches([' ', '\t', '\n', '\r']).is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }

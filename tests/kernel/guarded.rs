@@ -15,7 +15,7 @@ use seawall::nft::netns::Entrance;
 use seawall::nft::socket::Dump;
 use seawall::nft::{KernelTable, Netns};
 use seawall::policy::{Action, Direction, Mode, Peer, Policy, Provenance, Statement, Traffic};
-use seawall::reconcile::{Applied, Kernel, Target, Wanted};
+use seawall::reconcile::{Applied, Kernel, Target, Wanted, Watching};
 
 use crate::netns::{TestNetns, inside_of};
 
@@ -97,10 +97,18 @@ impl Guarded {
     fn bring(&mut self) -> Applied {
         let applied = self.kernel.apply(&mut self.target).unwrap();
         self.target.known = Some(applied.known.clone());
+        if let Some(watching) = &mut self.target.watching {
+            watching.inode = watching.opened.as_ref().map(|(inode, _)| *inode).or(watching.inode);
+        }
         let dump = self.dump();
         assert_eq!(dump.ruleset, applied.known.ruleset, "what is read back is what was written");
         assert_eq!(dump.guard, applied.known.guard, "what is read back is what was written");
         applied
+    }
+
+    /// From the next change on somebody would be told of others' changes, so that nothing is read again. Nobody listens.
+    pub(crate) fn watch(&mut self) {
+        self.target.watching = Some(Watching::default());
     }
 
     /// Leaves the tables to everybody.

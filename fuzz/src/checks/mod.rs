@@ -8,7 +8,7 @@
 
 mod socket;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
@@ -279,9 +279,7 @@ fn decide_of(workloads: Vec<Workload>) {
 fn decide(inventory: &Inventory, rules: &Rules) {
     let desired = desire(inventory, rules);
     harmless(&text::render(desired.policies.policies.values()));
-    let mut known: BTreeMap<&str, ()> = BTreeMap::new();
-    for (owner, ruleset) in &desired.rulesets {
-        assert!(known.insert(owner.as_str(), ()).is_none());
+    for ruleset in desired.rulesets.values() {
         let transaction = plan(None, Some(ruleset));
         message::encode(transaction.operations(), None);
         harmless(&seawall::nft::render(ruleset));

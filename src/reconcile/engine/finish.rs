@@ -9,7 +9,7 @@ use crate::reconcile::apply::Target;
 use crate::reconcile::control::Follower;
 use crate::reconcile::coverage::LastTry;
 use crate::reconcile::journal::Entry;
-use crate::reconcile::kept::{Kept, await_end};
+use crate::reconcile::kept::{Kept, SlowToClose, await_end};
 use crate::reconcile::watch::News;
 
 impl Engine {
@@ -17,7 +17,7 @@ impl Engine {
         let Done { target, found, result } = done;
         let Target { owner, pid, process, wanted, is_fresh, socket, watching, .. } = target;
         let is_watched = watching.is_some();
-        let opened = watching.and_then(|watching| watching.opened);
+        let mut opened = SlowToClose::from(watching.and_then(|watching| watching.opened));
         let socket = Kept::from(socket);
         let Some(state) = self.netns.get_mut(&owner).filter(|state| state.pid == pid) else {
             // It ended, or started again, meanwhile.
@@ -99,7 +99,7 @@ impl Engine {
                 state.last.error = Some(error);
             }
         }
-        match opened {
+        match opened.take() {
             Some(opened) => self.watch(&owner, opened, sender),
             None if !is_watched => self.unwatched.push_back((owner.clone(), Instant::now())),
             None => {}

@@ -10,7 +10,7 @@ use crate::config::Foreign;
 use crate::metadata::{Observation, WorkloadId};
 use crate::nft::watch::{Committer, Watch};
 use crate::reconcile::foreign::{Fate, Finding, Look};
-use crate::reconcile::kept::Ended;
+use crate::reconcile::kept::{Ended, SlowToClose};
 use crate::reconcile::watch::{News, Notice, follow};
 
 /// A look that took long is not repeated before this many times its time is over: what others put into a netns must not
@@ -46,12 +46,12 @@ impl Engine {
             (Ok(watch), Some(own)) => {
                 let whom = (owner.clone(), state.pid, inode);
                 state.watcher = Some(follow(whom, watch, own, sender.clone()));
-                // What others had there before is looked at once what waits for its first policy has it.
+                // What others had there before is looked at when nobody waits for a first policy any more.
                 state.wants_look = true;
                 self.queue.add(owner.clone(), Instant::now());
             }
             // The table could not be opened: both are tried again.
-            (Ok(_), None) => {}
+            (Ok(watch), None) => drop(SlowToClose::from(Some(watch))),
             (Err(error), _) => {
                 tracing::warn!(workload = %owner, %error, "changes by others are only found by comparing");
             }
