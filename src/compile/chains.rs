@@ -33,23 +33,23 @@ const LISTENER_REPORT_V2: u8 = 143;
 /// Multicast that stays on the link (RFC 4291, 2.7).
 pub(super) const LINK_MULTICAST: Stmt = Stmt::Ip6To(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 
-/// ICMPv6 neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) a container may
-/// receive, with the hop limit that proves they come from the link. No redirects.
-const LINK_IN: [(u8, u8, &str); 4] = [
-    (134, 255, "router advertisement"),
-    (135, 255, "neighbour solicitation"),
-    (136, 255, "neighbour advertisement"),
-    (130, ONE_HOP, "multicast listener query"),
+/// Kinds of ICMPv6 message that are alike: their types, first and last, and the hop limit that proves that they come from
+/// the link.
+type LinkMessages = (u8, u8, u8, &'static str);
+
+/// ICMPv6 neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) a container may receive. No
+/// redirects.
+const LINK_IN: [LinkMessages; 2] = [
+    (134, 136, 255, "router advertisements, neighbour discovery"),
+    (130, 130, ONE_HOP, "multicast listener query"),
 ];
 
 /// The same for sending. No router advertisements: a container must not become its neighbours' router (security model 4).
-const LINK_OUT: [(u8, u8, &str); 6] = [
-    (ROUTER_SOLICITATION, 255, "router solicitation"),
-    (135, 255, "neighbour solicitation"),
-    (136, 255, "neighbour advertisement"),
-    (131, ONE_HOP, "multicast listener report"),
-    (132, ONE_HOP, "multicast listener done"),
-    (LISTENER_REPORT_V2, ONE_HOP, "multicast listener report v2"),
+const LINK_OUT: [LinkMessages; 4] = [
+    (ROUTER_SOLICITATION, ROUTER_SOLICITATION, 255, "router solicitation"),
+    (135, 136, 255, "neighbour discovery"),
+    (131, 132, ONE_HOP, "multicast listener report, done"),
+    (LISTENER_REPORT_V2, LISTENER_REPORT_V2, ONE_HOP, "multicast listener report v2"),
 ];
 
 /// What of the rules depends on more than mode and sets.
@@ -86,6 +86,7 @@ pub fn chains(
         ("transit", base(Hook::Forward, transit_rules(shape.routes))),
         ("fast", plain(fast(generation, enforce))),
         ("loopback", plain(loopback())),
+        ("errors", plain(errors())),
         ("essentials_in", plain(essentials(Direction::Ingress, &LINK_IN))),
         ("essentials_out", plain(essentials(Direction::Egress, &LINK_OUT))),
         ("in_original", judge(Direction::Ingress, Side::Source, Side::Destination)),
@@ -186,27 +187,32 @@ fn transit_rules(routes: bool) -> Vec<Rule> {
     }
 }
 
-fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
-    // Only where the connection was once allowed: the error by which a packet is rejected quotes the packet, and goes to
-    // whatever source address the container had written into it (security model 4).
-    let related = |protocol| {
-        let statements = vec![
-            Stmt::CtState(CtState::Related),
-            Stmt::IsJudged,
-            // What passed in observe was not allowed.
-            Stmt::IsNotObserved,
-            Stmt::L4Proto(protocol),
-            Stmt::Verdict(Verdict::Accept),
-        ];
-        rule(statements, "errors about a connection, path MTU")
+/// Errors about connections. Only where the connection was once allowed: the error by which a packet is rejected quotes the
+/// packet, and goes to whatever source address the container had written into it (security model 4).
+fn errors() -> Vec<Rule> {
+    let accept = |protocol| {
+        rule(vec![Stmt::L4Proto(protocol), Stmt::Verdict(Verdict::Accept)], "path MTU, unreachable")
     };
-    let neighbour = |(icmp_type, hop_limit, what): &(u8, u8, &str)| {
-        let mut statements = vec![Stmt::HopLimit(*hop_limit), Stmt::Icmp6Type(*icmp_type)];
+    vec![
+        rule(vec![Stmt::IsUnjudged, Stmt::Verdict(Verdict::Return)], "nothing allowed it"),
+        rule(
+            vec![Stmt::IsObserved, Stmt::Verdict(Verdict::Return)],
+            "what passed in observe was not allowed",
+        ),
+        accept(ICMP),
+        accept(ICMP6),
+    ]
+}
+
+fn essentials(direction: Direction, link: &[LinkMessages]) -> Vec<Rule> {
+    let related = vec![Stmt::CtState(CtState::Related), jump("errors")];
+    let neighbour = |(first, last, hop_limit, what): &LinkMessages| {
+        let mut statements = vec![Stmt::HopLimit(*hop_limit), icmp6_types(*first, *last)];
         if direction == Direction::Egress {
             // No room for anything else where a raw socket could write it (security model 4).
             // A report of the second version is as long as there are groups.
             statements.extend((*hop_limit == ONE_HOP).then_some(LINK_MULTICAST));
-            statements.extend(match *icmp_type {
+            statements.extend(match *first {
                 LISTENER_REPORT_V2 => None,
                 ROUTER_SOLICITATION => Some(Stmt::Ip6LengthAtMost(SOLICITATION_LENGTH)),
                 _ => Some(Stmt::Ip6LengthAtMost(DISCOVERY_LENGTH)),
@@ -215,7 +221,12 @@ fn essentials(direction: Direction, link: &[(u8, u8, &str)]) -> Vec<Rule> {
         statements.push(Stmt::Verdict(Verdict::Accept));
         rule(statements, what)
     };
-    [related(ICMP), related(ICMP6)].into_iter().chain(link.iter().map(neighbour)).collect()
+    let related = rule(related, "errors about a connection");
+    [related].into_iter().chain(link.iter().map(neighbour)).collect()
+}
+
+fn icmp6_types(first: u8, last: u8) -> Stmt {
+    if first == last { Stmt::Icmp6Type(first) } else { Stmt::Icmp6Types(first, last) }
 }
 
 /// Asks the sets of one direction: deny sets first, then helpers, then allow sets.

@@ -116,10 +116,9 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::FromLoopback => packet.loopback && packet.hook == Hook::Input,
         Stmt::ToLoopback => packet.loopback && packet.hook == Hook::Output,
         Stmt::GenerationIs(generation) => packet.generation == Some(*generation),
-        Stmt::IsJudged => packet.generation.is_some(),
+        Stmt::IsUnjudged => packet.generation.is_none(),
         Stmt::IsLocal => packet.generation == Some(Generation::LOCAL),
         Stmt::IsObserved => packet.generation == Some(Generation::OBSERVED),
-        Stmt::IsNotObserved => packet.generation != Some(Generation::OBSERVED),
         Stmt::FromUdpPort(port) => packet.protocol == 17 && packet.ports.0 == *port,
         Stmt::HelperIs(name) => packet.helper == Some(name.as_str()),
         Stmt::CtState(state) => packet.state == Some(*state),
@@ -129,6 +128,9 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::L4Proto(protocol) => packet.protocol == *protocol,
         Stmt::HopLimit(limit) => packet.addresses.0.is_ipv6() && packet.hop_limit == *limit,
         Stmt::Icmp6Type(icmp_type) => packet.protocol == 58 && packet.icmp_type == *icmp_type,
+        Stmt::Icmp6Types(first, last) => {
+            packet.protocol == 58 && (*first..=*last).contains(&packet.icmp_type)
+        }
         // What the kernel sends of these is short and goes where it must: a raw socket is not asked about here.
         Stmt::Ip6LengthAtMost(_) => true,
         Stmt::Ip6To(network, bits) => match packet.addresses.1 {

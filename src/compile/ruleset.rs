@@ -296,14 +296,12 @@ pub enum Stmt {
     ToLoopback,
     /// The connection was accepted under this generation.
     GenerationIs(Generation),
-    /// The connection was accepted under some generation.
-    IsJudged,
+    /// No policy accepted the connection.
+    IsUnjudged,
     /// The connection began on `lo`.
     IsLocal,
     /// The connection passed although nothing allows it, because the workload was only observed.
     IsObserved,
-    /// The connection did not.
-    IsNotObserved,
     /// The connection's state.
     CtState(CtState),
     /// The packet's direction.

@@ -254,13 +254,14 @@ fn generation(actual: &Ruleset, revokes: bool) -> Generation {
 }
 
 /// The chains every netns has alike but for its mode.
-const FIXED: [&str; 8] = [
+const FIXED: [&str; 9] = [
     "fast",
     "loopback",
     "allow",
     "ingress",
     "egress",
     "transit",
+    "errors",
     "essentials_in",
     "essentials_out",
 ];

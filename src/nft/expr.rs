@@ -210,11 +210,10 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         Stmt::ToLoopback => loopback(META_OIF),
         Stmt::GenerationIs(generation) => mark_is(*generation),
         Stmt::SetGeneration(generation) => set_mark(*generation),
-        Stmt::IsJudged => compare_mark(NEQ, 0),
+        Stmt::IsUnjudged => compare_mark(0),
         Stmt::IsLocal => mark_is(Generation::LOCAL),
         Stmt::SetLocal => set_mark(Generation::LOCAL),
         Stmt::IsObserved => mark_is(Generation::OBSERVED),
-        Stmt::IsNotObserved => compare_mark(NEQ, Generation::OBSERVED.mark()),
         Stmt::SetObserved => set_mark(Generation::OBSERVED),
         Stmt::CtState(state) => vec![
             Expr::CtLoad { key: CT_STATE, dreg: 0 },
@@ -331,15 +330,15 @@ fn ip6_to(network: Ipv6Addr, bits: u8) -> Vec<Expr> {
 }
 
 fn mark_is(generation: Generation) -> Vec<Expr> {
-    compare_mark(EQ, generation.mark())
+    compare_mark(generation.mark())
 }
 
 /// Compares the generation's bits of the mark.
-fn compare_mark(op: u32, mark: u32) -> Vec<Expr> {
+fn compare_mark(mark: u32) -> Vec<Expr> {
     vec![
         Expr::CtLoad { key: CT_MARK, dreg: 0 },
         Expr::Bitwise { reg: 0, mask: ne_bytes(Generation::MASK), xor: ne_bytes(0) },
-        Expr::Cmp { op, sreg: 0, data: ne_bytes(mark) },
+        Expr::Cmp { op: EQ, sreg: 0, data: ne_bytes(mark) },
     ]
 }
 

@@ -27,13 +27,14 @@ pub fn render(ruleset: &Ruleset) -> String {
 
 /// Chains that others lead to come first, so that `nft -f` of any version knows them; hooks come last.
 fn position(name: &str) -> usize {
-    const ORDER: [&str; 19] = [
+    const ORDER: [&str; 20] = [
         "deny_raw",
         "target",
         "discovery",
         "routed",
         "fast",
         "loopback",
+        "errors",
         "essentials_in",
         "essentials_out",
         "allow",
@@ -194,15 +195,10 @@ fn statement(statement: &Stmt) -> String {
         Stmt::ToLoopback => "oif \"lo\"".to_owned(),
         Stmt::GenerationIs(generation) => mark_is(*generation),
         Stmt::SetGeneration(generation) => set_mark(*generation),
-        Stmt::IsJudged => format!("ct mark and {:#010x} != 0x00000000", Generation::MASK),
+        Stmt::IsUnjudged => format!("ct mark and {:#010x} == 0x00000000", Generation::MASK),
         Stmt::IsLocal => mark_is(Generation::LOCAL),
         Stmt::SetLocal => set_mark(Generation::LOCAL),
         Stmt::IsObserved => mark_is(Generation::OBSERVED),
-        Stmt::IsNotObserved => format!(
-            "ct mark and {:#010x} != {:#010x}",
-            Generation::MASK,
-            Generation::OBSERVED.mark()
-        ),
         Stmt::SetObserved => set_mark(Generation::OBSERVED),
         Stmt::FromUdpPort(port) => format!("udp sport {port}"),
         Stmt::CtState(CtState::New) => "ct state new".to_owned(),

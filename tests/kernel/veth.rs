@@ -246,7 +246,9 @@ fn serve(netns: &TestNetns, addresses: Vec<IpAddr>) -> Server {
                     }
                 } else {
                     let mut buffer = [0; 64];
-                    while let Ok((length, Some(from))) =
+                    // One, then the others' turn: on one processor a client that asks as fast as it is answered would
+                    // keep all others waiting for as long as it likes.
+                    if let Ok((length, Some(from))) =
                         recvfrom::<SockaddrStorage>(raw, &mut buffer)
                     {
                         let _ = sendto(raw, &buffer[..length], &from, MsgFlags::empty());

@@ -10,8 +10,8 @@ use crate::nft::render;
 /// Every statement that can be lifted by comparing with its own lowering, given what the expressions hold.
 fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     let mut found = vec![Stmt::FromLoopback, Stmt::ToLoopback, Stmt::Counter];
-    found.extend([Stmt::IsJudged, Stmt::IsLocal, Stmt::SetLocal]);
-    found.extend([Stmt::IsObserved, Stmt::IsNotObserved, Stmt::SetObserved, Stmt::LogAnswer]);
+    found.extend([Stmt::IsUnjudged, Stmt::IsLocal, Stmt::SetLocal]);
+    found.extend([Stmt::IsObserved, Stmt::SetObserved, Stmt::LogAnswer]);
     found.extend([CtState::Invalid, CtState::Related, CtState::New].map(Stmt::CtState));
     found.extend([CtDirection::Original, CtDirection::Reply].map(Stmt::CtDirection));
     found.extend([Reject::TcpReset, Reject::AdminProhibited].map(Stmt::Reject));
