@@ -1,6 +1,6 @@
 //! Docker layer: how long a container is without its ruleset, beside what the nft command takes for the same ruleset.
 //!
-//! Measured over 100 starts (`SEAWALL_STARTS=200` sets another number), printed as a table, and written to
+//! Measured over 20 starts (`SEAWALL_STARTS=200` sets another number), printed as a table, and written to
 //! `target/bench/latency.json`. The nft command loads the same text, alone into an idle namespace, and in further starts at the
 //! same event into the container that is being started (with seawall off for it). Then `docker run` is timed by turns: with
 //! the runtime wrapper, without it, and for a container seawall does not touch. Only completeness is asserted: times depend
@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// How many starts are measured.
 fn starts() -> usize {
-    std::env::var("SEAWALL_STARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("SEAWALL_STARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
 
 /// How many are measured with the nft command in seawall's place.

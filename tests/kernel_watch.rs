@@ -13,8 +13,10 @@ mod veth;
 mod worlds;
 
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 
 use netns::TestNetns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use seawall::metadata::L4Proto;
 use seawall::nft::foreign::ForeignChain;
 use seawall::nft::netns::Entrance;
@@ -82,6 +84,32 @@ fn who_changed_what_is_told() {
     netns.ip(&["addr", "add", "192.0.2.9/32", "dev", "a0"]);
     let told = seen(&watch, table.port_id());
     assert!(told.links && told.commits == 0 && !told.is_lost, "{told:?}");
+}
+
+/// Whether there is anything to read.
+fn wakes(watch: &Watch) -> bool {
+    poll(&mut [PollFd::new(watch.nftables.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap()
+        > 0
+}
+
+#[test]
+fn what_we_commit_wakes_nobody_once_it_is_left_out() {
+    let netns = TestNetns::new();
+    let (mut table, mut other) = (open(&netns), open(&netns));
+    let watch = watch(&netns);
+    watch.leave_out(table.port_id());
+    enforce(&mut table);
+    assert!(!wakes(&watch), "we know what we do");
+    // Within what another does, too.
+    netns.run(&["nft", "add table inet other"]);
+    table.commit(&plan(Some(&enforced()), None), None).unwrap();
+    let told = seen(&watch, table.port_id());
+    assert_eq!((told.commits, told.ours, told.is_lost), (1, None, false));
+    // Another socket is somebody else's, though it is of the same process; what is told is the thread.
+    enforce(&mut other);
+    assert!(wakes(&watch));
+    let by = seen(&watch, table.port_id()).ours.unwrap();
+    assert_eq!(by.pid, nix::unistd::gettid().as_raw() as u32);
 }
 
 #[test]

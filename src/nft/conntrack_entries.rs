@@ -13,6 +13,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, send};
 
+use super::buffer::Buffer;
 use super::decode::{attribute, number};
 use super::listen::{Heard, hear, open};
 use super::netlink::{self, receive};
@@ -44,8 +45,6 @@ const HAS_HELPER: u32 = 1 << 13;
 const TCP: u8 = 6;
 /// From the first FIN to the end, or reset (`TCP_CONNTRACK_FIN_WAIT` to `TCP_CONNTRACK_CLOSE`).
 const ENDING: std::ops::RangeInclusive<u8> = 4..=8;
-/// The longest answer to one `recv`, in bytes.
-const ANSWER: usize = 64 << 10;
 /// How many readings of events are made before what they say is looked at.
 const READS: usize = 64;
 
@@ -192,7 +191,7 @@ impl Entrance {
 /// Reads what was told so far, or a good deal of it. Returns whether a control connection has ended, as far as is known: what
 /// there was no room for may have said so; and whether that was all.
 pub fn read_events(events: &OwnedFd) -> io::Result<(bool, bool)> {
-    let mut buffer = vec![0; ANSWER];
+    let mut buffer = Buffer::take();
     let mut has_ended = false;
     for _ in 0..READS {
         match hear(events, &mut buffer)? {
@@ -313,7 +312,7 @@ impl Entries {
         send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
         let flags = i32::from(u16::from_ne_bytes([request[6], request[7]]));
         let is_single = flags & (libc::NLM_F_DUMP | libc::NLM_F_ACK) == 0;
-        let mut buffer = vec![0; ANSWER];
+        let mut buffer = Buffer::take();
         loop {
             let length = receive(&self.socket, &mut buffer, MsgFlags::empty())?;
             for message in messages(&buffer[..length]) {

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, SockFlag, SockProtocol, send};
 
+use super::buffer::Buffer;
 use super::decode::attribute;
 use super::netlink::{open, receive};
 use super::wire::{Message, messages};
@@ -24,7 +25,6 @@ const ADDRESS_LOCAL: u16 = 2;
 const INTERRUPTED: u16 = 0x10;
 /// How often a listing that changes meanwhile is asked for again.
 const READINGS: usize = 20;
-const ANSWER: usize = 64 << 10;
 
 /// The links of the calling thread's netns with their addresses, by number.
 pub(super) fn links_here() -> io::Result<Vec<Link>> {
@@ -55,7 +55,7 @@ fn list_once<T>(
     decode: &impl Fn(&[u8]) -> Option<T>,
 ) -> io::Result<Option<Vec<T>>> {
     send(fd.as_raw_fd(), &request(kind), MsgFlags::empty())?;
-    let mut buffer = vec![0; ANSWER];
+    let mut buffer = Buffer::take();
     let (mut found, mut is_whole) = (Vec::new(), true);
     loop {
         let length = receive(fd, &mut buffer, MsgFlags::empty())?;

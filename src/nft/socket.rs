@@ -12,6 +12,7 @@ use nix::sys::socket::{
     MsgFlags, NetlinkAddr, SockFlag, SockProtocol, getsockname, send, setsockopt, sockopt,
 };
 
+use super::buffer::Buffer;
 use super::decode::{self, Counts, attribute};
 use super::diff::{Op, Transaction};
 use super::message::{ask_for_short_errors, encode, number};
@@ -26,8 +27,6 @@ const BUFFER: usize = 16 << 20;
 const READINGS: usize = 20;
 /// How often the whole is read at most until nobody changed it meanwhile.
 const DUMPS: usize = 10;
-/// The longest answer to one `recv`, in bytes (`netlink_dump` in the kernel takes 32 KiB at most).
-const ANSWER: usize = 64 << 10;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// A set's elements, each with what it stands for.
@@ -162,7 +161,7 @@ impl KernelTable {
         // The kernel has done or refused everything when `send` returns: what it has to say is there now. Where it says
         // nothing there was no room for it, and nobody knows.
         let mut replies = Vec::new();
-        let mut buffer = vec![0; ANSWER];
+        let mut buffer = Buffer::take();
         loop {
             let length = match receive(&self.socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => length,
@@ -191,7 +190,7 @@ impl KernelTable {
         let request = wire::write(kind, flags, self.sequence, (family, 0), strings);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())
             .map_err(|errno| self.send_error(errno))?;
-        let mut buffer = vec![0; ANSWER];
+        let mut buffer = Buffer::take();
         let mut is_told = false;
         while is_dump || !is_told {
             let length = receive(&self.socket, &mut buffer, MsgFlags::empty())

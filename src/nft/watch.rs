@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use nix::sys::socket::SockProtocol;
 
+use super::buffer::Buffer;
 use super::decode::{number, string};
 use super::listen::{Heard, hear, open};
+use super::message::filter::leave_out;
 use super::wire::{Message, messages};
 use crate::compile::TABLE;
 use crate::input::Text;
@@ -20,8 +22,6 @@ use crate::input::Text;
 const NFTABLES_GROUP: u32 = 1 << 6;
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`.
 const LINK_GROUPS: u32 = 0x1 | 0x10 | 0x100;
-/// The longest that is told at once, in bytes.
-const AT_ONCE: usize = 64 << 10;
 /// How many of these are read before what they say is looked at.
 const READS: usize = 64;
 /// Docker's chains in a container's netns: its resolver's address is translated there.
@@ -181,10 +181,15 @@ impl Watch {
         })
     }
 
+    /// Leaves out, from now on, what the socket with this port id commits; where the kernel cannot, [`Reader`] does.
+    pub fn leave_out(&self, own: u32) {
+        let _ = leave_out(&self.nftables, own);
+    }
+
     /// Reads what was told so far, or a good deal of it.
     /// Returns whether that was all.
     pub fn read(&self, reader: &mut Reader) -> io::Result<bool> {
-        let mut buffer = vec![0; AT_ONCE];
+        let mut buffer = Buffer::take();
         let (mut first, mut second) = (false, false);
         for _ in 0..READS {
             match hear(&self.nftables, &mut buffer)? {

@@ -10,14 +10,13 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::mpsc;
 
 use super::seen::{Seen, logged};
+use crate::nft::buffer::Buffer;
 use crate::nft::conntrack::told;
 use crate::nft::listen::{Ear, Heard, Listeners, hear};
 use crate::nft::log;
 use crate::nft::message::ready::when_readable;
 use crate::reconcile::feed::Listening;
 
-/// The longest that is told at once, in bytes.
-const AT_ONCE: usize = 64 << 10;
 /// How many messages are read before others get their turn: the kernel tells each connection in one of its own.
 const READS: usize = 512;
 /// The same of logged packets, of which our own rules log a few a second. Others' rules may log as many as they like.
@@ -65,7 +64,7 @@ async fn read_until_it_ends(
             ready = any_readable(&ears) => Some(ready?),
         };
         // Only as long as something is read: there are as many of us as there are containers.
-        let mut buffer = vec![0; AT_ONCE];
+        let mut buffer = Buffer::take();
         let mut report = Report { place, seen: Vec::new(), lost: 0, is_last: false };
         for (number, ear) in ears.iter().enumerate() {
             let reads = if is_over { LAST * ear.reads } else { ear.reads };

@@ -84,6 +84,7 @@ async fn follow_until_it_fails(
     let _closing = SlowToClose::from(Some([Arc::clone(&watch.nftables), Arc::clone(&watch.links)]));
     let nftables = when_readable(Arc::clone(&watch.nftables))?;
     let links = when_readable(Arc::clone(&watch.links))?;
+    watch.leave_out(own);
     let mut reader = Reader::new(own);
     let mut told: Option<Instant> = None;
     loop {

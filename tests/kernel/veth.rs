@@ -248,8 +248,7 @@ fn serve(netns: &TestNetns, addresses: Vec<IpAddr>) -> Server {
                     let mut buffer = [0; 64];
                     // One, then the others' turn: on one processor a client that asks as fast as it is answered would
                     // keep all others waiting for as long as it likes.
-                    if let Ok((length, Some(from))) =
-                        recvfrom::<SockaddrStorage>(raw, &mut buffer)
+                    if let Ok((length, Some(from))) = recvfrom::<SockaddrStorage>(raw, &mut buffer)
                     {
                         let _ = sendto(raw, &buffer[..length], &from, MsgFlags::empty());
                     }

@@ -3,6 +3,7 @@
 //! All `unsafe` code of seawall is in this module. Constants: `linux/netfilter/nf_tables.h`.
 
 mod expression;
+pub mod filter;
 mod helper;
 pub mod ready;
 pub mod seat;

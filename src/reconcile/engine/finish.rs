@@ -30,6 +30,11 @@ impl Engine {
         if let (None, Some(process)) = (&state.process, &process) {
             await_end(owner.clone(), process, sender.clone());
         }
+        // Who follows the netns leaves out what the former socket commits, whoever has its port id by now.
+        let is_another = state.port_id.is_some() && state.port_id != socket.port_id();
+        if is_another {
+            state.watcher = None;
+        }
         state.port_id = socket.port_id();
         (state.process, state.socket) = (process, socket);
         match result {
@@ -101,7 +106,9 @@ impl Engine {
         }
         match opened.take() {
             Some(opened) => self.watch(&owner, opened, sender),
-            None if !is_watched => self.unwatched.push_back((owner.clone(), Instant::now())),
+            None if !is_watched || is_another => {
+                self.unwatched.push_back((owner.clone(), Instant::now()))
+            }
             None => {}
         }
         if let Some((findings, took)) = found {
