@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use super::links::links_here;
 use super::message::pidfd_open;
 use super::message::ready::when_readable;
+use super::seats::Seats;
 use super::socket::KernelTable;
 use super::watch::Watch;
 use crate::compile::guard::Link;
@@ -216,8 +217,18 @@ impl Entrance {
     }
 
     /// Opens a socket onto the netns' table and reads the netns' links; has changes there be told from before, if `watches`.
-    pub fn open(&self, netns: &Netns, watches: bool) -> Result<(KernelTable, Found), NetnsError> {
-        self.enter(netns, move || Ok((KernelTable::open_here()?, Found::here(watches)?)))
+    /// The queues of those links are taken that `seated` tells of them, as far as they can be.
+    pub fn open(
+        &self,
+        netns: &Netns,
+        watches: bool,
+        seated: impl FnOnce(&[Link]) -> Vec<u32> + Send + 'static,
+    ) -> Result<(KernelTable, Found, Seats), NetnsError> {
+        self.enter(netns, move || {
+            let (table, found) = (KernelTable::open_here()?, Found::here(watches)?);
+            let seats = Seats::take_here(seated(&found.links));
+            Ok((table, found, seats))
+        })
     }
 
     /// Reads the netns' links; has changes there be told from before, if `watches`.

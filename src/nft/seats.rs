@@ -25,6 +25,15 @@ impl Seats {
         self.0.retain(|link, _| links.contains(link));
     }
 
+    /// Those of links of the calling thread's netns. Where one cannot be taken it is left out.
+    pub(super) fn take_here(links: Vec<u32>) -> Self {
+        let mut seats = Self::default();
+        for link in links {
+            let _ = seats.take(link);
+        }
+        seats
+    }
+
     fn take(&mut self, link: u32) -> io::Result<()> {
         let mut taken = Vec::new();
         for queue in 0..QUEUES {

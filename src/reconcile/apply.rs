@@ -215,8 +215,14 @@ impl Kernel {
             }
             (Some(socket), None) => (socket, self.entrance.look(&netns, !is_told)?),
             (None, _) => {
-                let (table, found) = self.entrance.open(&netns, !is_told)?;
-                (Socket { inode, table, seats: Seats::default() }, found)
+                let (terms, has_table) =
+                    (target.wanted.guard.clone(), target.wanted.table.is_some());
+                let seated = move |links: &[Link]| match has_table {
+                    true => guarded(&terms, links),
+                    false => Vec::new(),
+                };
+                let (table, found, seats) = self.entrance.open(&netns, !is_told, seated)?;
+                (Socket { inode, table, seats }, found)
             }
         };
         if let Some(watching) = &mut target.watching {
@@ -399,8 +405,9 @@ impl Kernel {
 
     /// Reads what one netns holds, and its links.
     pub fn read(&self, pid: u32) -> Result<(Dump, Vec<Link>), Failure> {
-        let (mut table, found) = self.entrance.open(&Netns::of_pid(pid)?, false)?;
-        Ok((table.dump()?, found.links))
+        let netns = Netns::of_pid(pid)?;
+        let mut table = self.entrance.open_table(&netns)?;
+        Ok((table.dump()?, self.entrance.look(&netns, false)?.links))
     }
 
     /// Removes our tables from one netns. Returns whether there was one.

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
 const PAGE: usize = 4096;
 /// The fewest entries a ring can have.
@@ -24,19 +25,24 @@ pub fn take(link: u32, queue: u32) -> io::Result<OwnedFd> {
         }
         OwnedFd::from_raw_fd(fd)
     };
-    // SAFETY: a mapping of ours, which nobody else knows of. The kernel holds its page itself from when it is told of it, so
-    // it is let go of below, whatever comes of it.
-    unsafe {
-        let (rights, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        let page = libc::mmap(null_mut(), PAGE, rights, flags, -1, 0);
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let result = sit(&fd, page as u64, link, queue);
-        libc::munmap(page, PAGE);
-        result.map(|()| fd)
+    sit(&fd, page()?, link, queue).map(|()| fd)
+}
+
+/// The memory all these sockets would send from. Nothing is ever in it.
+fn page() -> io::Result<u64> {
+    static PLACE: OnceLock<u64> = OnceLock::new();
+    if let Some(page) = PLACE.get() {
+        return Ok(*page);
     }
+    let (rights, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, which nobody reads or writes, and which stays for as long as the process does.
+    let page = unsafe { libc::mmap(null_mut(), PAGE, rights, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // Another thread may have been first; then one page more is never used.
+    Ok(*PLACE.get_or_init(|| page as u64))
 }
 
 fn sit(fd: &OwnedFd, page: u64, link: u32, queue: u32) -> io::Result<()> {
