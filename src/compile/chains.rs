@@ -19,7 +19,7 @@ const TCP: u8 = 6;
 /// The port of resolvers (RFC 1035, 4.2.1).
 const DNS: u16 = 53;
 const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
+pub(super) const ICMP6: u8 = 58;
 
 /// The hop limit of multicast listener discovery.
 const ONE_HOP: u8 = 1;

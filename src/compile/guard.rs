@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::chains::{LINK_MULTICAST, denying, goto, jump, rule};
+use super::chains::{ICMP6, LINK_MULTICAST, denying, goto, jump, rule};
 use super::ruleset::{
     Base, Chain, Comment, Element, Family, Hook, Key, KeyKind, LookupKey, LookupRest, Rule,
     Ruleset, Set, Side, Stmt, TableFamily, Verdict,
@@ -129,7 +129,7 @@ pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ru
         };
         // By its number: no name from outside is a chain's.
         let name = format!("link{}", link.index);
-        let rules = if link.is_up { leaving(link) } else { arriving() };
+        let rules = if link.is_up { leaving(link, terms, own) } else { arriving() };
         guard.chains.insert(name, Chain { base: Some(base), rules: rules.into() });
     }
     Some(guard)
@@ -153,11 +153,24 @@ fn accept() -> Stmt {
     Stmt::Verdict(Verdict::Accept)
 }
 
-/// The rules at one link.
-fn leaving(link: &Link) -> Vec<Rule> {
+/// The rules at one link. What most packets are comes first: it takes no jump, and no set is asked.
+fn leaving(link: &Link, terms: &Terms, own: &BTreeSet<IpAddr>) -> Vec<Rule> {
+    let judged = "judged by inet seawall";
+    let mut rules = Vec::new();
+    for family in Family::BOTH {
+        let is_usual = |address: &&IpAddr| {
+            Family::of(**address) == family && own.contains(*address) && !is_link_local(address)
+        };
+        let Some(address) = link.addresses.keys().find(is_usual) else { continue };
+        let mut statements = vec![Stmt::Protocol(family), Stmt::HasRoute];
+        statements.extend((family == Family::V6).then_some(Stmt::L4ProtoIsNot(ICMP6)));
+        statements.extend((!terms.routes).then_some(Stmt::SenderIs(*address)));
+        statements.push(accept());
+        rules.push(rule(statements, judged));
+    }
     // What comes back is no IP: what resolves an address for a packet takes over that packet's route on links that keep it
     // until the end, macvlan and ipvlan among them (`arp_solicit` in the kernel, `IFF_XMIT_DST_RELEASE`).
-    let mut rules = vec![rule(vec![Stmt::HasRoute, jump(ROUTED)], "judged by inet seawall")];
+    rules.push(rule(vec![Stmt::HasRoute, jump(ROUTED)], "the rest of what has a route"));
     if let Some(mac) = link.mac.filter(|_| !link.is_loopback) {
         let own = vec![Stmt::ArpFrom(mac), Stmt::ArpSenderIn(OWN4.to_owned()), accept()];
         rules.push(rule(own, "its own ARP"));

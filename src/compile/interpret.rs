@@ -125,7 +125,9 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::CtDirection(direction) => {
             packet.direction == *direction && packet.state != Some(CtState::Invalid)
         }
+        Stmt::SenderIs(address) => packet.addresses.0 == *address,
         Stmt::L4Proto(protocol) => packet.protocol == *protocol,
+        Stmt::L4ProtoIsNot(protocol) => packet.protocol != *protocol,
         Stmt::HopLimit(limit) => packet.addresses.0.is_ipv6() && packet.hop_limit == *limit,
         Stmt::Icmp6Type(icmp_type) => packet.protocol == 58 && packet.icmp_type == *icmp_type,
         Stmt::Icmp6Types(first, last) => {

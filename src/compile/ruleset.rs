@@ -310,6 +310,8 @@ pub enum Stmt {
     HelperIs(String),
     /// The transport protocol (IANA number).
     L4Proto(u8),
+    /// The transport protocol is another (IANA number).
+    L4ProtoIsNot(u8),
     /// IPv6 hop limit.
     HopLimit(u8),
     /// ICMPv6 type.
@@ -322,6 +324,8 @@ pub enum Stmt {
     Ip6To(Ipv6Addr, u8),
     /// The packet is IPv4 or IPv6, in a table that sees others too.
     Protocol(Family),
+    /// The IP source. Behind a statement that says which IP it is.
+    SenderIs(IpAddr),
     /// The packet has a route: it comes from the IP stack and passed its hooks. What a packet socket sends has none.
     HasRoute,
     /// An ARP frame of the length the kernel writes, from this link address, that claims to be its.

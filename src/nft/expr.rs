@@ -6,7 +6,7 @@
 mod lift;
 mod links;
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 pub use lift::lift;
 
@@ -230,6 +230,10 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
             vec![Expr::CtLoad { key: CT_HELPER, dreg: 0 }, Expr::Cmp { op: EQ, sreg: 0, data }]
         }
         Stmt::L4Proto(protocol) => is_byte(META_L4PROTO, *protocol).to_vec(),
+        Stmt::L4ProtoIsNot(protocol) => vec![
+            Expr::Meta { key: META_L4PROTO, dreg: 0 },
+            Expr::Cmp { op: NEQ, sreg: 0, data: vec![*protocol] },
+        ],
         Stmt::HopLimit(limit) => {
             let family = is_byte(META_NFPROTO, nfproto(Family::V6));
             [family, payload_byte(NETWORK, 7, *limit)].concat()
@@ -253,6 +257,17 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
         Stmt::Protocol(family) => {
             let data = ethertype(*family).to_be_bytes().to_vec();
             vec![Expr::Meta { key: META_PROTOCOL, dreg: 0 }, Expr::Cmp { op: EQ, sreg: 0, data }]
+        }
+        Stmt::SenderIs(address) => {
+            let (offset, len) = address_field(Family::of(*address), Side::Source);
+            let data = match address {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            vec![
+                Expr::Payload { base: NETWORK, offset, len, dreg: 0 },
+                Expr::Cmp { op: EQ, sreg: 0, data },
+            ]
         }
         Stmt::HasRoute => vec![
             Expr::Meta { key: META_RTCLASSID, dreg: 0 },

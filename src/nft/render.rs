@@ -133,6 +133,15 @@ fn protocol_text(number: u8) -> String {
     }
 }
 
+/// A protocol as nft names it outside of sets.
+fn l4proto_text(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        58 => "ipv6-icmp".to_owned(),
+        other => protocol_text(other),
+    }
+}
+
 /// A range as one address, a prefix where it is one, or both its ends.
 fn range_text(first: IpAddr, last: IpAddr) -> String {
     let (a, b, bits) = match (first, last) {
@@ -208,14 +217,8 @@ fn statement(statement: &Stmt) -> String {
         Stmt::CtDirection(CtDirection::Reply) => "ct direction reply".to_owned(),
         Stmt::HelperIs(helper) => format!("ct helper \"{}\"", name(helper)),
         Stmt::SetHelper(helper) => format!("ct helper set \"{}\"", name(helper)),
-        Stmt::L4Proto(protocol) => format!(
-            "meta l4proto {}",
-            match protocol {
-                1 => "icmp".to_owned(),
-                58 => "ipv6-icmp".to_owned(),
-                other => protocol_text(*other),
-            }
-        ),
+        Stmt::L4Proto(protocol) => format!("meta l4proto {}", l4proto_text(*protocol)),
+        Stmt::L4ProtoIsNot(protocol) => format!("meta l4proto != {}", l4proto_text(*protocol)),
         Stmt::HopLimit(limit) => format!("ip6 hoplimit {limit}"),
         Stmt::Icmp6Type(icmp_type) => format!("icmpv6 type {icmp_type}"),
         Stmt::Icmp6Types(first, last) => format!("icmpv6 type {first}-{last}"),
@@ -224,6 +227,8 @@ fn statement(statement: &Stmt) -> String {
         Stmt::Ip6To(network, bits) => format!("ip6 daddr {network}/{bits}"),
         Stmt::Protocol(Family::V4) => "meta protocol ip".to_owned(),
         Stmt::Protocol(Family::V6) => "meta protocol ip6".to_owned(),
+        Stmt::SenderIs(IpAddr::V4(address)) => format!("ip saddr {address}"),
+        Stmt::SenderIs(IpAddr::V6(address)) => format!("ip6 saddr {address}"),
         Stmt::HasRoute => format!("meta rtclassid != {}", u32::MAX),
         Stmt::ArpFrom(mac) => format!(
             "meta length 42 @ll,48,112 {} @ll,176,48 {}",

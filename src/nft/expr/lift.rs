@@ -41,6 +41,7 @@ fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
             .flat_map(|set| lookup_keys().map(|key| Stmt::Lookup { key, set: set.clone() })),
     );
     longer.extend(exprs.get(1).and_then(byte).map(Stmt::L4Proto));
+    longer.extend(exprs.get(1).and_then(byte).map(Stmt::L4ProtoIsNot));
     longer.extend(
         exprs.iter().take(3).filter_map(mark_in).flat_map(|generation| {
             [Stmt::GenerationIs(generation), Stmt::SetGeneration(generation)]

@@ -1,5 +1,7 @@
 //! Owns lifting the statements of the guard, the rules at the links.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::Expr;
 use crate::compile::ruleset::{Family, Stmt};
 
@@ -24,6 +26,9 @@ pub(super) fn link_candidates(exprs: &[Expr]) -> Vec<Stmt> {
     }
     let whole = compared(1).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     found.extend(whole.map(|address| Stmt::NeighbourTarget(address.into())));
+    found.extend(whole.map(|address| Stmt::SenderIs(Ipv6Addr::from(address).into())));
+    let whole = compared(1).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    found.extend(whole.map(|address| Stmt::SenderIs(Ipv4Addr::from(address).into())));
     found.extend(ip6_network(exprs));
     found
 }
