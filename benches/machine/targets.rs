@@ -22,6 +22,7 @@ pub(crate) fn all(sheets: &[Sheet]) -> Vec<Target> {
     let p99 = |figure: Option<&Figure>| figure.map(|figure| figure.samples.p99);
     let ratio = |figure: Option<&Figure>, to: &str| figure.and_then(|one| one.ratio_to(to));
     let bulk = |rules: &str| find("traffic", &format!("TCP bulk: {rules}"));
+    let small = |rules: &str| find("traffic", &format!("small datagrams: {rules}"));
     let trips = |rules: &str| find("traffic", &format!("UDP round trips: {rules}"));
     let most = "seawall, 100000 tuples";
     let exponents = ["resolve", "generate", "compile", "diff", "desire", "decide again"]
@@ -73,6 +74,7 @@ pub(crate) fn all(sheets: &[Sheet]) -> Vec<Target> {
             0.95,
             "×",
         ),
+        above("small datagrams, the same", ratio(small(most), "seawall, 10 tuples"), 0.95, "×"),
         above("UDP round trips, the same", ratio(trips(most), "seawall, 10 tuples"), 0.95, "×"),
         above(
             "TCP at 100,000 tuples: within 2 % of established",
@@ -80,9 +82,16 @@ pub(crate) fn all(sheets: &[Sheet]) -> Vec<Target> {
             0.98,
             "×",
         ),
+        above("small datagrams, the same", ratio(small(most), "established accept"), 0.98, "×"),
         above("UDP round trips, the same", ratio(trips(most), "established accept"), 0.98, "×"),
         above(
-            "UDP round trips: 10 × those of a linear chain of 10,000",
+            "small datagrams: 10 × those of a linear chain of 10,000",
+            ratio(small(most), "iptables-nft, 10000 rules"),
+            10.0,
+            "×",
+        ),
+        above(
+            "UDP round trips, the same",
             ratio(trips(most), "iptables-nft, 10000 rules"),
             10.0,
             "×",

@@ -70,6 +70,13 @@ impl Rules {
         all
     }
 
+    fn is_large(self) -> bool {
+        match self {
+            Self::Seawall(many) | Self::Unguarded(many) | Self::Linear(many) => many >= VERY_MANY,
+            Self::None | Self::Tracked | Self::Established => false,
+        }
+    }
+
     pub(crate) fn name(self) -> String {
         match self {
             Self::None => "no firewall".to_owned(),
@@ -81,6 +88,12 @@ impl Rules {
         }
     }
 }
+
+/// How long the kernel is left alone after it took very many elements or rules: what it has still to do with them takes
+/// processor time, whatever the traffic meets.
+const SETTLE: Duration = Duration::from_secs(3);
+/// So many.
+const VERY_MANY: usize = 10_000;
 
 type Measure = fn(&Space, Duration) -> Rate;
 const MEASURES: [(&str, &str, Measure); 4] = [
@@ -105,10 +118,16 @@ pub(crate) fn measure(effort: Effort) -> Sheet {
         for turn in 0..all.len() {
             let which = (turn + round) % all.len();
             let held = bed.put(all[which]);
+            if all[which].is_large() {
+                std::thread::sleep(SETTLE);
+            }
             for (kept, (_, _, measure)) in rates[which].iter_mut().zip(MEASURES) {
                 kept.push(measure(&bed.space, time));
             }
             bed.clear(held);
+            if all[which].is_large() {
+                std::thread::sleep(SETTLE);
+            }
         }
         eprintln!("traffic: round {} of {rounds}", round + 1);
     }
