@@ -125,9 +125,6 @@ pub(crate) fn measure(effort: Effort) -> Sheet {
                 kept.push(measure(&bed.space, time));
             }
             bed.clear(held);
-            if all[which].is_large() {
-                std::thread::sleep(SETTLE);
-            }
         }
         eprintln!("traffic: round {} of {rounds}", round + 1);
     }
