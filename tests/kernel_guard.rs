@@ -51,7 +51,7 @@ fn arp(ends: Ends, sender: Mac, ip: Ipv4Addr, mark: Mark, padding: usize) -> io:
 }
 
 /// Each of them gets out where there is no guard, though the policy allows at most one address, protocol and port.
-const ATTACKS: [(&str, Attack); 22] = [
+const ATTACKS: [(&str, Attack); 23] = [
     ("packet socket, IPv4", |e, m| frames::by_packet("eth0", IP, &frame4(e, m), false)),
     ("packet socket past the queue", |e, m| frames::by_packet("eth0", IP, &frame4(e, m), true)),
     ("packet socket that says ARP", |e, m| frames::by_packet("eth0", ARP, &frame4(e, m), false)),
@@ -103,6 +103,9 @@ const ATTACKS: [(&str, Attack); 22] = [
     }),
     ("neighbour advertisement of another's address", |_, m| {
         frames::by_raw6("eth0", &frames::discovery(OWN6, OTHER6, 136, STRANGER6, m, 0))
+    }),
+    ("neighbour advertisement of another's address behind an extension header", |_, m| {
+        frames::by_raw6("eth0", &frames::hidden_advertisement(OWN6, OTHER6, m))
     }),
 ];
 

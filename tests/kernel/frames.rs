@@ -89,6 +89,15 @@ pub(crate) fn discovery(
     ipv6(from, to, 58, 255, &icmp6(from, to, kind, &body))
 }
 
+/// A neighbour advertisement as short as can be, of an address that ends in the mark, behind destination options that say
+/// nothing (RFC 8200, 4.6).
+pub(crate) fn hidden_advertisement(from: Ipv6Addr, to: Ipv6Addr, mark: Mark) -> Vec<u8> {
+    let target = [&[0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0][..], &mark].concat();
+    let advertisement = icmp6(from, to, 136, &[vec![0; 4], target].concat());
+    let options = [58, 0, 1, 4, 0, 0, 0, 0];
+    ipv6(from, to, 60, 255, &[&options[..], &advertisement].concat())
+}
+
 /// An ARP reply; the mark stands in for the link address it is told to.
 pub(crate) fn arp(sender: Mac, ip: Ipv4Addr, mark: Mark, to: Ipv4Addr, padding: usize) -> Vec<u8> {
     let head = [0, 1, 8, 0, 6, 4, 0, 2];
