@@ -52,11 +52,7 @@ fn diff_shows_exactly_what_somebody_changed_and_apply_repairs_it() {
         (added, vec![('-', "192.0.2.7 . tcp . 22")]),
         (
             "flush chain inet seawall deny_ingress",
-            vec![
-                ('+', "seawall deny in "),
-                ('+', "every packet no statement allows"),
-                ('+', "drop"),
-            ],
+            vec![('+', "seawall deny in "), ('+', "all of them, logged or not"), ('+', "drop")],
         ),
         (
             "chain inet seawall ingress { policy accept; }",

@@ -65,7 +65,7 @@ fn policy_text(desired: &Desired) -> String {
 
 fn ruleset_text(inventory: &Inventory, desired: &Desired, name: &str) -> String {
     let workload = inventory.iter().find(|workload| workload.display_name() == *name).unwrap();
-    render(&desired.rulesets[&workload.id])
+    render(&desired.rulesets[&workload.id].sending_from(&workload.addresses().collect()))
 }
 
 #[test]

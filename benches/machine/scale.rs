@@ -239,9 +239,11 @@ impl Floor {
             let netns = Netns::of_pid(fleet.spaces[number].pid()).unwrap();
             let links = entrance.look(&netns, false).unwrap().links;
             let terms: &Terms = &wanted.guard;
-            let guard = guard(terms, &links, &terms.own(&links, true));
+            let own = terms.own(&links, true);
+            let table = wanted.table.as_ref().map(|table| table.sending_from(&own));
+            let guard = table.as_ref().and_then(|table| guard(terms, &links, &own, table));
             let claim = Claim { is_owned: true, ..Claim::default() };
-            let policy = plan_as(None, wanted.table.as_deref(), claim);
+            let policy = plan_as(None, table.as_deref(), claim);
             (number, policy.with(plan_as(None, guard.as_ref(), claim)))
         });
         let first = first.collect();

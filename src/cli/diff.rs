@@ -39,7 +39,8 @@ pub(super) async fn diff(global: &Global, args: &TargetArgs) -> Result<Exit, Com
             Err(failure) if failure.is_gone() => continue,
             Err(failure) => return Err(CommandError::System(failure.into())),
         };
-        let wanted = facts.desired.rulesets.get(&workload.id).map(AsRef::as_ref);
+        let wanted = facts.table(&workload.id);
+        let wanted = wanted.as_deref();
         let guard = facts.guard(&workload.id);
         let transaction = crate::nft::plan(held.0.as_ref(), wanted)
             .with(crate::nft::plan(held.1.as_ref(), guard.as_ref()));

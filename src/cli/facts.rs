@@ -1,5 +1,6 @@
 //! Owns where commands get their facts: saved files, or Docker and containerd asked once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -66,11 +67,21 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// The guard wanted of a workload's netns, where its links are known.
+    /// The policy's table wanted of a workload's netns, for the addresses its links have, or those its runtime names.
+    pub(super) fn table(&self, id: &WorkloadId) -> Option<Cow<'_, Ruleset>> {
+        let table = self.desired.rulesets.get(id)?;
+        let known = self.desired.guards.get(id).zip(self.links.get(id));
+        let own = match known {
+            Some((terms, links)) => terms.own(links, false),
+            None => self.inventory.get(id)?.addresses().collect(),
+        };
+        Some(table.sending_from(&own))
+    }
+
+    /// The guard wanted beside it, where its links are known.
     pub(super) fn guard(&self, id: &WorkloadId) -> Option<Ruleset> {
         let (terms, links) = (self.desired.guards.get(id)?, self.links.get(id)?);
-        self.desired.rulesets.get(id)?;
-        guard(terms, links, &terms.own(links, false))
+        guard(terms, links, &terms.own(links, false), self.desired.rulesets.get(id)?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `seawall plan`: the ruleset that would be applied, as nftables text; or a staged policy tried on what was seen.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -46,7 +47,7 @@ struct Plan<'a> {
     /// Why there is no ruleset, when there is none.
     skipped: Option<&'static str>,
     nft: Option<String>,
-    ruleset: Option<&'a Ruleset>,
+    ruleset: Option<Cow<'a, Ruleset>>,
     /// Its guard against raw sockets, where it has one and its links are known.
     guard: Option<Ruleset>,
 }
@@ -76,9 +77,9 @@ pub(super) async fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Comma
 
 fn one<'a>(facts: &'a Facts, workload: &'a Workload) -> Plan<'a> {
     let policy = facts.desired.policies.policies.get(&workload.id);
-    let ruleset = facts.desired.rulesets.get(&workload.id).map(AsRef::as_ref);
+    let ruleset = facts.table(&workload.id);
     let guard = facts.guard(&workload.id);
-    let skipped = match (&workload.network_mode, ruleset) {
+    let skipped = match (&workload.network_mode, &ruleset) {
         (NetworkMode::Host, _) => Some("it uses the host's network, which is never filtered"),
         (NetworkMode::Container(_), _) => {
             Some("it lives in another container's network namespace; see there")
@@ -92,6 +93,7 @@ fn one<'a>(facts: &'a Facts, workload: &'a Workload) -> Plan<'a> {
         mode: policy.map_or(Mode::Off, |policy| policy.mode),
         skipped,
         nft: ruleset
+            .as_ref()
             .map(|ruleset| guard.iter().fold(render(ruleset), |text, one| text + &render(one))),
         ruleset,
         guard,

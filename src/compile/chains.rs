@@ -13,6 +13,7 @@ use super::ruleset::{
     Base, Chain, Comment, CtDirection, CtState, Generation, Hook, KeyKind, LookupKey, LookupRest,
     Reject, Rule, Set, Side, Stmt, Verdict,
 };
+use super::sender;
 use crate::policy::{Action, DenyVerdict, DenyVerdicts, Direction, Mode};
 
 const TCP: u8 = 6;
@@ -59,6 +60,8 @@ pub struct Shape {
     pub routes: bool,
     /// Its queries go to resolvers outside, not to one on `lo` that asks for it.
     pub asks_directly: bool,
+    /// Whom its packets are from is asked ([`sender`]).
+    pub asks_sender: bool,
 }
 
 /// Every chain of the table.
@@ -80,6 +83,14 @@ pub fn chains(
     if shape.asks_directly {
         ingress.insert(1, answers());
     }
+    let mut essentials_out = essentials(Direction::Egress, &LINK_OUT);
+    let mut asking = Vec::new();
+    if shape.asks_sender {
+        // Before errors about connections, and behind what the guard asks of the link.
+        let before = essentials_out.len() - 1;
+        essentials_out.insert(before, rule(vec![jump(sender::SENDER)], "whom it is from"));
+        asking.push((sender::SENDER, plain(sender::rules(enforce.then_some(DenyVerdict::Drop)))));
+    }
     let chain_list = [
         ("ingress", base(Hook::Input, ingress)),
         ("egress", base(Hook::Output, hook_rules(Stmt::ToLoopback, Direction::Egress, enforce))),
@@ -88,7 +99,7 @@ pub fn chains(
         ("loopback", plain(loopback())),
         ("errors", plain(errors())),
         ("essentials_in", plain(essentials(Direction::Ingress, &LINK_IN))),
-        ("essentials_out", plain(essentials(Direction::Egress, &LINK_OUT))),
+        ("essentials_out", plain(essentials_out)),
         ("in_original", judge(Direction::Ingress, Side::Source, Side::Destination)),
         ("in_reply", judge(Direction::Egress, Side::Source, Side::Source)),
         ("out_original", judge(Direction::Egress, Side::Destination, Side::Destination)),
@@ -110,7 +121,7 @@ pub fn chains(
             plain(denying_connection("transit", enforce.then_some(DenyVerdict::Drop))),
         ),
     ];
-    chain_list.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect()
+    chain_list.into_iter().chain(asking).map(|(name, chain)| (name.to_owned(), chain)).collect()
 }
 
 /// Connections that were judged before.
@@ -222,7 +233,7 @@ fn essentials(direction: Direction, link: &[LinkMessages]) -> Vec<Rule> {
         rule(statements, what)
     };
     let related = rule(related, "errors about a connection");
-    [related].into_iter().chain(link.iter().map(neighbour)).collect()
+    link.iter().map(neighbour).chain([related]).collect()
 }
 
 fn icmp6_types(first: u8, last: u8) -> Stmt {
@@ -260,7 +271,7 @@ fn judging(sets: &BTreeMap<String, Set>, from: Direction, peer: Side, port: Side
 
 /// The same for a chain of `inet seawall`. A connection that is only observed is told and counted once: its later packets
 /// and its answers are no denials of their own, for in enforce there were none.
-fn denying_connection(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule> {
+pub(super) fn denying_connection(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule> {
     let mut rules = denying(direction, verdict);
     if verdict.is_none() {
         let accept = rules.pop();
@@ -276,7 +287,7 @@ pub(super) fn denying(direction: &str, verdict: Option<DenyVerdict>) -> Vec<Rule
     let word = if verdict.is_some() { "deny" } else { "observe" };
     let mut rules = vec![
         rule(vec![Stmt::Log(format!("seawall {word} {direction} "))], ""),
-        rule(vec![Stmt::Counter], "every packet no statement allows"),
+        rule(vec![Stmt::Counter], "all of them, logged or not"),
     ];
     match verdict {
         None => rules.push(rule(vec![Stmt::Verdict(Verdict::Accept)], "observed only")),

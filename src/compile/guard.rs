@@ -5,13 +5,14 @@
 //! leaves, and with one only what says truly whom it is from (security model 4).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::chains::{ICMP6, LINK_MULTICAST, denying, goto, jump, rule};
 use super::ruleset::{
-    Base, Chain, Comment, Element, Family, Hook, Key, KeyKind, LookupKey, LookupRest, Rule,
-    Ruleset, Set, Side, Stmt, TableFamily, Verdict,
+    Base, Chain, Family, Hook, LookupKey, LookupRest, Rule, Ruleset, Side, Stmt, TableFamily,
+    Verdict,
 };
+use super::sender::{OWN4, OWN6, SENDER, addresses};
 use crate::metadata::{Capabilities, Inventory, Workload};
 use crate::policy::{DenyVerdict, Mode, Policy, netns_mode};
 
@@ -52,8 +53,6 @@ pub const DENY: &str = "deny_raw";
 const ROUTED: &str = "routed";
 const DISCOVERY: &str = "discovery";
 const TARGET: &str = "target";
-const OWN4: &str = "own4";
-const OWN6: &str = "own6";
 /// Neighbour advertisement (RFC 4861, 4.4).
 const ADVERTISEMENT: u8 = 136;
 
@@ -102,12 +101,20 @@ pub fn guarded(terms: &Terms, links: &[Link]) -> Vec<u32> {
     guarded.filter(|link| is_guarded(link, terms)).map(|link| link.index).collect()
 }
 
-/// The guard of a netns with these links, where there is something to guard; `own` are the addresses it may send from.
-pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ruleset> {
+/// The guard of a netns with these links beside this policy, where there is something to guard; `own` are the addresses it
+/// may send from.
+pub fn guard(
+    terms: &Terms,
+    links: &[Link],
+    own: &BTreeSet<IpAddr>,
+    policy: &Ruleset,
+) -> Option<Ruleset> {
     if !terms.guards || !links.iter().any(|link| is_guarded(link, terms)) {
         return None;
     }
     let has_v6 = own.iter().any(IpAddr::is_ipv6);
+    // Who may configure its netns can give itself addresses and make connections known to the kernel.
+    let trusts = policy.chains.contains_key(SENDER) && !terms.is_admin;
     let mut guard = Ruleset::empty(TableFamily::Netdev);
     guard.sets.insert(OWN4.to_owned(), addresses(Family::V4, own));
     guard.chains.insert(ROUTED.to_owned(), plain(routed(terms, has_v6)));
@@ -127,9 +134,14 @@ pub fn guard(terms: &Terms, links: &[Link], own: &BTreeSet<IpAddr>) -> Option<Ru
             priority: 0,
             drops: terms.denies,
         };
+        // What most packets are comes first: it takes no jump, and no set is asked.
+        let usual = |link| match trusts {
+            true => vec![judged(vec![Stmt::HasRoute, Stmt::L4ProtoIsNot(ICMP6)])],
+            false => usual(link, terms, own),
+        };
         // By its number: no name from outside is a chain's.
         let name = format!("link{}", link.index);
-        let rules = if link.is_up { leaving(link, terms, own) } else { arriving() };
+        let rules = if link.is_up { leaving(link, usual(link)) } else { arriving() };
         guard.chains.insert(name, Chain { base: Some(base), rules: rules.into() });
     }
     Some(guard)
@@ -153,21 +165,29 @@ fn accept() -> Stmt {
     Stmt::Verdict(Verdict::Accept)
 }
 
-/// The rules at one link. What most packets are comes first: it takes no jump, and no set is asked.
-fn leaving(link: &Link, terms: &Terms, own: &BTreeSet<IpAddr>) -> Vec<Rule> {
-    let judged = "judged by inet seawall";
-    let mut rules = Vec::new();
-    for family in Family::BOTH {
+fn judged(mut which: Vec<Stmt>) -> Rule {
+    which.push(accept());
+    rule(which, "judged by inet seawall")
+}
+
+/// What comes from a link's own address.
+fn usual(link: &Link, terms: &Terms, own: &BTreeSet<IpAddr>) -> Vec<Rule> {
+    let of = |family| {
         let is_usual = |address: &&IpAddr| {
             Family::of(**address) == family && own.contains(*address) && !is_link_local(address)
         };
-        let Some(address) = link.addresses.keys().find(is_usual) else { continue };
+        let address = link.addresses.keys().find(is_usual)?;
         let mut statements = vec![Stmt::Protocol(family), Stmt::HasRoute];
         statements.extend((family == Family::V6).then_some(Stmt::L4ProtoIsNot(ICMP6)));
         statements.extend((!terms.routes).then_some(Stmt::SenderIs(*address)));
-        statements.push(accept());
-        rules.push(rule(statements, judged));
-    }
+        Some(judged(statements))
+    };
+    Family::BOTH.into_iter().filter_map(of).collect()
+}
+
+/// The rules at one link, behind those of what is usual there.
+fn leaving(link: &Link, usual: Vec<Rule>) -> Vec<Rule> {
+    let mut rules = usual;
     // What comes back is no IP: what resolves an address for a packet takes over that packet's route on links that keep it
     // until the end, macvlan and ipvlan among them (`arp_solicit` in the kernel, `IFF_XMIT_DST_RELEASE`).
     rules.push(rule(vec![Stmt::HasRoute, jump(ROUTED)], "the rest of what has a route"));
@@ -264,27 +284,6 @@ fn target(own: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let is_own =
         |address| rule(vec![Stmt::NeighbourTarget(address), Stmt::Verdict(Verdict::Return)], "");
     own6.map(is_own).chain([rule(vec![goto(DENY)], "speaking for others")]).collect()
-}
-
-/// Own addresses, and the unspecified one: who asks whether an address is taken has none yet, and nobody is it.
-fn addresses(family: Family, own: &BTreeSet<IpAddr>) -> Set {
-    let none: IpAddr = match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let element =
-        |address: &IpAddr| Element::exact(Key { address: *address, selector: 0, port: 0 });
-    let of_family = own.iter().filter(|address| Family::of(**address) == family);
-    let mut elements: BTreeMap<Element, Comment> =
-        of_family.map(|address| (element(address), Comment::default())).collect();
-    elements.insert(element(&none), Comment::new("none yet"));
-    Set {
-        family,
-        kind: KeyKind::Address,
-        interval: false,
-        comment: Comment::new("addresses this container may send from"),
-        elements: elements.into(),
-    }
 }
 
 fn is_link_local(address: &IpAddr) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Pure. Chains are static, sets are dynamic: which peers exist shows in set elements, never in rules.
 //! `expand` turns statements into elements, `intervals` makes ranges disjoint, `chains` writes the rules around the
-//! sets, `helped` does both for control connections and what they agree on, `guard` the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
+//! sets, `helped` does both for control connections and what they agree on, `sender` asks whom packets are from, `guard` writes the rules at the links of who may use raw sockets, `interpret` says what a ruleset does to a packet.
 
 pub mod chains;
 pub mod expand;
@@ -11,8 +11,9 @@ pub mod helped;
 pub mod interpret;
 pub mod intervals;
 pub mod ruleset;
+pub mod sender;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::metadata::{Inventory, Runtime, Workload};
@@ -45,7 +46,9 @@ pub fn closed(deny: DenyVerdicts) -> Ruleset {
 /// member's denies: one table with the union. The strictest mode of the members counts ([`netns_mode`]). Returns `None`
 /// when the netns is not to be touched: no members, or all of them in mode off.
 pub fn compile(members: &[&Policy], inventory: &Inventory, options: &Options) -> Option<Ruleset> {
-    compile_as(members, inventory, options, &mut Made::default())
+    let compiled = compile_as(members, inventory, options, &mut Made::default())?;
+    let owner = inventory.get(inventory.netns_owner(&members.first()?.workload))?;
+    Some(compiled.sending_from(&owner.addresses().collect()).into_owned())
 }
 
 /// Chains that were made before, by what they are made of. Most netns have the same, and so they share them.
@@ -63,7 +66,8 @@ impl Made {
     }
 }
 
-/// The same, for many netns with the same options.
+/// The same, for many netns with the same options. Its own addresses are left out: they are what its links hold
+/// ([`Ruleset::sending_from`]).
 pub fn compile_as(
     members: &[&Policy],
     inventory: &Inventory,
@@ -77,10 +81,11 @@ pub fn compile_as(
     let owner = inventory.get(inventory.netns_owner(&members.first()?.workload))?;
     let mut sets = expand::sets(members, owner, inventory, &options.settings);
     sets.extend(helped::sets(members, owner, inventory, &options.settings));
-    let shape = Shape {
-        routes: members.iter().any(|policy| policy.routes),
-        asks_directly: asks_directly(owner),
-    };
+    let routes = members.iter().any(|policy| policy.routes);
+    let shape = Shape { routes, asks_directly: asks_directly(owner), asks_sender: !routes };
+    if shape.asks_sender {
+        sets.extend(sender::sets(&BTreeSet::new()));
+    }
     let parts = (sets.keys().cloned().collect(), mode, shape);
     let make = || chains::chains(&sets, mode, shape, options.deny, Generation::FIRST);
     let chains = made.0.entry(parts).or_insert_with(make).clone();

@@ -14,6 +14,7 @@ use crate::compile::helped::{CtHelper, HelperRole};
 use crate::compile::ruleset::{
     Base, Chain, Comment, Element, Generation, Rule, Ruleset, Set, Stmt, TableFamily,
 };
+use crate::compile::sender::{SENDER, gives_up};
 use crate::policy::Action;
 
 /// One change of the table.
@@ -254,7 +255,7 @@ fn generation(actual: &Ruleset, revokes: bool) -> Generation {
 }
 
 /// The chains every netns has alike but for its mode.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 10] = [
     "fast",
     "loopback",
     "allow",
@@ -264,6 +265,7 @@ const FIXED: [&str; 9] = [
     "errors",
     "essentials_in",
     "essentials_out",
+    SENDER,
 ];
 
 /// Whether a connection allowed by `actual` might not be allowed by `wanted`.
@@ -297,6 +299,7 @@ fn is_revoking(actual: &Ruleset, wanted: &Ruleset) -> bool {
     };
     !keeps_all(Action::Allow, actual, wanted)
         || !keeps_all(Action::Deny, wanted, actual)
+        || gives_up(actual, wanted)
         || !helped(actual).is_subset(&helped(wanted))
         || !FIXED.into_iter().all(is_fixed)
         || actual.generation().is_none()

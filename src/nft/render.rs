@@ -27,7 +27,7 @@ pub fn render(ruleset: &Ruleset) -> String {
 
 /// Chains that others lead to come first, so that `nft -f` of any version knows them; hooks come last.
 fn position(name: &str) -> usize {
-    const ORDER: [&str; 20] = [
+    const ORDER: [&str; 21] = [
         "deny_raw",
         "target",
         "discovery",
@@ -35,6 +35,7 @@ fn position(name: &str) -> usize {
         "fast",
         "loopback",
         "errors",
+        "sender",
         "essentials_in",
         "essentials_out",
         "allow",

@@ -254,8 +254,10 @@ impl Kernel {
             let is_first = before.is_some() && ruleset.is_none();
             let own = target.wanted.guard.own(&links, target.is_fresh || is_first);
             let wanted = unhelped.as_ref().or(target.wanted.table.as_deref());
+            let wanted = wanted.map(|wanted| wanted.sending_from(&own));
+            let wanted = wanted.as_deref();
             let guard = match (&unguarded, wanted) {
-                (None, Some(_)) => guard(&target.wanted.guard, &links, &own),
+                (None, Some(wanted)) => guard(&target.wanted.guard, &links, &own, wanted),
                 _ => None,
             };
             let is_owned = self.owns.load(Ordering::Relaxed);

@@ -9,6 +9,7 @@ use super::coverage::{LastTry, shared_coverage};
 use super::desired::{Desired, is_running};
 use super::engine::NetnsState;
 use crate::compile::guard::DENY;
+use crate::compile::sender::SENDER;
 use crate::metadata::{InventoryBuilder, Source, Workload, WorkloadId};
 use crate::nft::decode::Counts;
 use crate::nft::socket::Dump;
@@ -70,7 +71,7 @@ pub struct WorkloadStatus {
     pub denied_in: u64,
     /// Packets from it that no statement allows.
     pub denied_out: u64,
-    /// Packets of raw sockets that were stopped at its links.
+    /// Packets that were stopped because of whom they say they are from, or at its links because raw sockets sent them.
     #[serde(default)]
     pub denied_raw: u64,
     /// Its first process, while it runs.
@@ -176,7 +177,7 @@ pub(super) fn with_counts(mut report: StatusReport, kernel: &Kernel) -> StatusRe
         let packets = |chain: &str| counts.get(chain).map_or(0, |counts: &Counts| counts.packets);
         workload.denied_in = packets("deny_ingress");
         workload.denied_out = packets("deny_egress");
-        workload.denied_raw = packets(DENY);
+        workload.denied_raw = packets(DENY) + packets(SENDER);
     }
     report
 }

@@ -15,6 +15,8 @@ pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const IP: u16 = 0x0800;
 pub(crate) const IP6: u16 = 0x86dd;
 pub(crate) const VLAN: u16 = 0x8100;
+/// Lets a socket be bound to an address nobody here has (`linux/in6.h`).
+const IPV6_FREEBIND: i32 = 78;
 /// An EtherType for experiments (IEEE 802).
 pub(crate) const LOCAL: u16 = 0x88b5;
 
@@ -229,6 +231,33 @@ pub(crate) fn by_raw6(device: &str, packet: &[u8]) -> io::Result<usize> {
     to.sin6_addr.s6_addr.copy_from_slice(&packet[24..40]);
     to.sin6_scope_id = link_address(device, 0, [0; 6]).sll_ifindex as u32;
     send_to(&fd, packet, &to)
+}
+
+/// Sends a datagram from an address that is not its own, as a process that may nothing special can over IPv6.
+pub(crate) fn by_anybody6(
+    from: (Ipv6Addr, u16),
+    to: (Ipv6Addr, u16),
+    data: &[u8],
+) -> io::Result<usize> {
+    const NOBODY: libc::c_long = 65_534;
+    let end = |(address, port): (Ipv6Addr, u16)| {
+        // SAFETY: zeroes are a valid address.
+        let mut end = unsafe { zeroed::<libc::sockaddr_in6>() };
+        end.sin6_family = libc::AF_INET6 as u16;
+        end.sin6_addr.s6_addr = address.octets();
+        end.sin6_port = port.to_be();
+        end
+    };
+    // SAFETY: of this thread only; all its capabilities go with it.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) }, 0);
+    let fd = open(libc::AF_INET6, libc::SOCK_DGRAM, 0);
+    set(&fd, libc::IPPROTO_IPV6, IPV6_FREEBIND, 1);
+    let from = end(from);
+    // SAFETY: the address lives during the call.
+    let bound =
+        unsafe { libc::bind(fd.as_raw_fd(), (&raw const from).cast(), size_of_val(&from) as u32) };
+    assert_eq!(bound, 0);
+    send_to(&fd, data, &end(to))
 }
 
 /// Everything that arrives at a link.

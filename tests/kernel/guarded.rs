@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use seawall::compile::guard::{DENY, Terms};
+use seawall::compile::sender::SENDER;
 use seawall::compile::{Options, Ruleset, compile};
 use seawall::config::Ownership;
 use seawall::input::Text;
@@ -82,15 +83,19 @@ impl Guarded {
 
     /// Brings the policy and its guard into force.
     pub(crate) fn apply(&mut self) -> Applied {
-        self.target.wanted =
-            Wanted { table: Some(ruleset(self.mode).into()), guard: self.terms.clone() };
+        self.target.wanted = Wanted {
+            table: Some(ruleset(self.mode, self.terms.routes).into()),
+            guard: self.terms.clone(),
+        };
         self.bring()
     }
 
     /// Only the policy.
     pub(crate) fn apply_unguarded(&mut self) -> Applied {
-        self.target.wanted =
-            Wanted { table: Some(ruleset(self.mode).into()), guard: Terms::default() };
+        self.target.wanted = Wanted {
+            table: Some(ruleset(self.mode, self.terms.routes).into()),
+            guard: Terms::default(),
+        };
         self.bring()
     }
 
@@ -170,9 +175,14 @@ impl Guarded {
         Entrance::start().unwrap().open_table(&netns).unwrap()
     }
 
-    /// How many packets the guard stopped.
+    /// How many packets were stopped by the guard, or because of whom they say they are from.
     pub(crate) fn denied(&self) -> u64 {
-        self.dump().counts.get(DENY).map_or(0, |counts| counts.packets)
+        let counts = self.dump().counts;
+        [DENY, SENDER]
+            .into_iter()
+            .filter_map(|chain| counts.get(chain))
+            .map(|one| one.packets)
+            .sum()
     }
 
     /// The number of a link inside.
@@ -294,7 +304,7 @@ fn ping(netns: &TestNetns, to: IpAddr, size: usize) {
 }
 
 /// One port and ping, in both directions, within the two networks.
-fn ruleset(mode: Mode) -> Ruleset {
+fn ruleset(mode: Mode, routes: bool) -> Ruleset {
     let mut workload = Workload::new(WorkloadId::new("w"), Text::new("w"), Runtime::Docker);
     workload.capabilities.net_raw = true;
     let networks = ["10.9.0.0/24", "fd09::/64"];
@@ -319,7 +329,7 @@ fn ruleset(mode: Mode) -> Ruleset {
         mode,
         mode_from: Provenance::Setting { key: "mode" },
         statements: statements.collect(),
-        routes: false,
+        routes,
     };
     let inventory: Inventory = [workload].into_iter().collect();
     compile(&[&policy], &inventory, &Options::default()).unwrap()
