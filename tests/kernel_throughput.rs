@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use guarded::{Guarded, OTHER4, OTHER6, PORT};
 use netns::inside_of;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use rate::{Rate, rate};
 
@@ -121,6 +121,7 @@ impl Flow {
     }
 
     fn rate(&mut self) -> Rate {
+        // What was not sent since the last ruleset is judged again.
         self.rate_of(TIME / 10);
         self.rate_of(TIME)
     }
@@ -138,10 +139,13 @@ impl Flow {
     }
 }
 
-/// Keeps this thread on one processor, so that where the scheduler puts the two ends makes no difference.
-fn pin(end: usize) {
+/// Keeps this thread on one processor, the same for both ends: what is measured is what all of it costs, and where the
+/// scheduler would have put them makes no difference.
+fn pin() {
+    let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let last = (0..CpuSet::count()).rev().find(|one| all.is_set(*one).unwrap()).unwrap();
     let mut one = CpuSet::new();
-    one.set(end % std::thread::available_parallelism().unwrap()).unwrap();
+    one.set(last).unwrap();
     sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
@@ -154,14 +158,14 @@ fn serve(world: &Guarded) {
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             std::thread::spawn(move || {
-                pin(1);
+                pin();
                 let mut taken = vec![0; 64 << 10];
                 while stream.read(&mut taken).is_ok_and(|length| length > 0) {}
             });
         }
     });
     std::thread::spawn(move || {
-        pin(1);
+        pin();
         while socket.recv(&mut [0; 2048]).is_ok() {}
     });
 }
@@ -202,7 +206,7 @@ fn allowed_traffic_is_about_as_fast_as_under_the_plainest_stateful_ruleset() {
         ("small datagrams, IPv4", "10⁹/s", Flow::small(&world, to4)),
         ("small datagrams, IPv6", "10⁹/s", Flow::small(&world, to6)),
     ];
-    pin(std::env::var("SENDER").map_or(0, |s| s.parse().unwrap()));
+    pin();
     let mut figures = flows.each_ref().map(|_| Under::ALL.map(|_| Vec::new()));
     let rounds = rounds();
     for round in 0..rounds {
@@ -223,9 +227,6 @@ fn allowed_traffic_is_about_as_fast_as_under_the_plainest_stateful_ruleset() {
         let [plain, ..] = figures;
         let (rate, _) = median(plain.iter().map(|rate| rate.wall).collect());
         println!("{what}: plain {:.6} {unit}", rate / 1e9);
-        if std::env::var("RAW").is_ok() {
-            println!("{:?}", plain.iter().map(|r| (r.wall / 1e6).round()).collect::<Vec<_>>());
-        }
         for (under, of) in Under::ALL.iter().zip(figures).skip(1) {
             let ratios = |by: fn(&Rate) -> f64| {
                 median(of.iter().zip(plain).map(|(own, plain)| by(own) / by(plain)).collect())

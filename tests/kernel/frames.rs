@@ -15,8 +15,6 @@ pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const IP: u16 = 0x0800;
 pub(crate) const IP6: u16 = 0x86dd;
 pub(crate) const VLAN: u16 = 0x8100;
-/// Lets a socket be bound to an address nobody here has (`linux/in6.h`).
-const IPV6_FREEBIND: i32 = 78;
 /// An EtherType for experiments (IEEE 802).
 pub(crate) const LOCAL: u16 = 0x88b5;
 
@@ -251,7 +249,7 @@ pub(crate) fn by_anybody6(
     // SAFETY: of this thread only; all its capabilities go with it.
     assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) }, 0);
     let fd = open(libc::AF_INET6, libc::SOCK_DGRAM, 0);
-    set(&fd, libc::IPPROTO_IPV6, IPV6_FREEBIND, 1);
+    set(&fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1);
     let from = end(from);
     // SAFETY: the address lives during the call.
     let bound =

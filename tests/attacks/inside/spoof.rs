@@ -2,16 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, sendto,
+    setsockopt, socket, sockopt,
 };
 
-use crate::packet::{ICMP, SYN, TCP, UDP, ether_of, frame, icmp, icmp_of, ip, ip4, tcp, udp};
+use crate::packet::{ACK, ICMP, SYN, TCP, UDP, ether_of, frame, icmp, icmp_of, ip, ip4, tcp, udp};
 use crate::target::{Attempt, Mac};
 use crate::wire::{PacketSocket, all, raw_socket, send_ip, send_over, set_option};
-use crate::{Attack, BOTH, Outcome, V4};
+use crate::{Attack, BOTH, Outcome, V4, V6};
+
+/// As long as it takes the kernel to ask a second time (one second; RFC 6298).
+const RESENT: Duration = Duration::from_millis(1_200);
 
 pub(crate) const ATTACKS: &[Attack] = &[
     Attack::new("a peer's source address, raw", BOTH, |attempt| raw(attempt, attempt.at("friend"))),
@@ -23,6 +28,20 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack::new("the host's source address, IP_TRANSPARENT", BOTH, |attempt| {
         transparent(attempt, attempt.at("gateway"))
     }),
+    Attack::new(
+        "a peer's source address, to an allowed service, again and again, raw",
+        BOTH,
+        |attempt| {
+            let (from, to) = (attempt.at("peer"), attempt.at("friend"));
+            // If the first leaves anything behind, the others are not the first of a connection.
+            let parts = [SYN, ACK, SYN, ACK].map(|flags| {
+                let segment = tcp((from, to), (attempt.port(), 5432), flags, &attempt.payload());
+                send_ip(to, &ip(from, to, TCP, &segment))
+            });
+            Ok(all(parts)?)
+        },
+    ),
+    Attack::new("a peer's source address, to an allowed service, IPV6_FREEBIND", V6, freely),
     Attack::new("a peer's source address, packet socket", BOTH, |attempt| {
         linked(attempt, attempt.at("friend"), attempt.targets.mac("own_mac"))
     }),
@@ -106,6 +125,21 @@ fn transparent(attempt: &Attempt<'_>, from: IpAddr) -> Outcome {
         sendto(fd.as_raw_fd(), &attempt.payload(), &to, MsgFlags::empty())?;
         Ok(())
     }))
+}
+
+/// Needs no capability at all.
+fn freely(attempt: &Attempt<'_>) -> Outcome {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Inet6, SockType::Stream, flags, None)?;
+    set_option(&fd, nix::libc::SOL_IPV6, nix::libc::IPV6_FREEBIND, 1)?;
+    let end = |address, port| SockaddrStorage::from(SocketAddr::new(address, port));
+    bind(fd.as_raw_fd(), &end(attempt.at("peer"), attempt.port()))?;
+    match connect(fd.as_raw_fd(), &end(attempt.at("friend"), 5432)) {
+        // Until it is asked again, and again.
+        Err(Errno::EINPROGRESS) => std::thread::sleep(RESENT),
+        result => result?,
+    }
+    Ok(())
 }
 
 fn linked(attempt: &Attempt<'_>, from: IpAddr, mac: Mac) -> Outcome {
