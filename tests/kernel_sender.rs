@@ -2,6 +2,8 @@
 //! without a guard at the links, at each packet, and as soon as an address is no longer its own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "kernel/attacks.rs"]
+mod attacks;
 #[path = "kernel/frames.rs"]
 mod frames;
 #[path = "kernel/guarded.rs"]
@@ -11,12 +13,11 @@ mod netns;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use attacks::{STRANGER4, STRANGER6};
 use frames::Capture;
 use guarded::{Guarded, OTHER4, OTHER6, PORT};
 use netns::inside_of;
 
-const STRANGER4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 77);
-const STRANGER6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x77);
 const FROM: u16 = 9009;
 const TIMES: usize = 3;
 

@@ -81,7 +81,7 @@ pub fn chains(
     let judge = |from, peer, port| plain(judging(sets, from, peer, port));
     let mut ingress = hook_rules(Stmt::FromLoopback, Direction::Ingress, enforce);
     if shape.asks_directly {
-        ingress.insert(1, answers());
+        ingress.insert(0, answers());
     }
     let mut essentials_out = essentials(Direction::Egress, &LINK_OUT);
     let mut asking = Vec::new();
@@ -126,14 +126,11 @@ pub fn chains(
 
 /// Connections that were judged before.
 fn fast(generation: Generation, enforce: bool) -> Vec<Rule> {
-    let accept = |judged| vec![judged, Stmt::Verdict(Verdict::Accept)];
-    let allowed = accept(Stmt::GenerationIs(generation));
     // A connection that another one expects is born with that one's mark, and nobody judged it yet.
-    let expected = vec![Stmt::CtState(CtState::Related), Stmt::Verdict(Verdict::Return)];
-    let mut rules = vec![
-        rule(expected, "expected: the mark is the other connection's"),
-        rule(allowed, "connections this generation of the policy allowed"),
-    ];
+    let not_expected = Stmt::CtStateIsNot(CtState::Related);
+    let accept = |judged| vec![not_expected.clone(), judged, Stmt::Verdict(Verdict::Accept)];
+    let allowed = accept(Stmt::GenerationIs(generation));
+    let mut rules = vec![rule(allowed, "connections this generation of the policy allowed")];
     if !enforce {
         rules.push(rule(accept(Stmt::IsObserved), "told and counted once, at its first packet"));
     }
@@ -159,8 +156,8 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
     };
     let invalid = if enforce { Verdict::Drop } else { Verdict::Accept };
     vec![
-        rule(vec![loopback, goto("loopback")], "the container with itself"),
         rule(vec![jump("fast")], ""),
+        rule(vec![loopback, goto("loopback")], "the container with itself"),
         rule(vec![Stmt::IsLocal, goto(deny)], "began on lo, and now leaves it"),
         // Never rejected: a reset for a stray packet would end the container's own connection.
         rule(

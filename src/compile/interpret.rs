@@ -122,6 +122,7 @@ fn holds(ruleset: &Ruleset, condition: &Stmt, packet: &Packet) -> bool {
         Stmt::FromUdpPort(port) => packet.protocol == 17 && packet.ports.0 == *port,
         Stmt::HelperIs(name) => packet.helper == Some(name.as_str()),
         Stmt::CtState(state) => packet.state == Some(*state),
+        Stmt::CtStateIsNot(state) => packet.state != Some(*state),
         Stmt::CtDirection(direction) => {
             packet.direction == *direction && packet.state != Some(CtState::Invalid)
         }

@@ -304,6 +304,8 @@ pub enum Stmt {
     IsObserved,
     /// The connection's state.
     CtState(CtState),
+    /// The connection's state is another.
+    CtStateIsNot(CtState),
     /// The packet's direction.
     CtDirection(CtDirection),
     /// The connection was expected by one that has this helper, by the kernel's name.

@@ -220,6 +220,10 @@ pub fn lower(statement: &Stmt) -> Vec<Expr> {
             Expr::Bitwise { reg: 0, mask: ne_bytes(state_bit(*state)), xor: ne_bytes(0) },
             Expr::Cmp { op: NEQ, sreg: 0, data: ne_bytes(0) },
         ],
+        Stmt::CtStateIsNot(state) => vec![
+            Expr::CtLoad { key: CT_STATE, dreg: 0 },
+            Expr::Cmp { op: NEQ, sreg: 0, data: ne_bytes(state_bit(*state)) },
+        ],
         Stmt::CtDirection(direction) => vec![
             Expr::CtLoad { key: CT_DIRECTION, dreg: 0 },
             Expr::Cmp { op: EQ, sreg: 0, data: vec![u8::from(*direction == CtDirection::Reply)] },

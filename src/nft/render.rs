@@ -211,9 +211,8 @@ fn statement(statement: &Stmt) -> String {
         Stmt::IsObserved => mark_is(Generation::OBSERVED),
         Stmt::SetObserved => set_mark(Generation::OBSERVED),
         Stmt::FromUdpPort(port) => format!("udp sport {port}"),
-        Stmt::CtState(CtState::New) => "ct state new".to_owned(),
-        Stmt::CtState(CtState::Invalid) => "ct state invalid".to_owned(),
-        Stmt::CtState(CtState::Related) => "ct state related".to_owned(),
+        Stmt::CtState(state) => format!("ct state {}", state_text(*state)),
+        Stmt::CtStateIsNot(state) => format!("ct state != {}", state_text(*state)),
         Stmt::CtDirection(CtDirection::Original) => "ct direction original".to_owned(),
         Stmt::CtDirection(CtDirection::Reply) => "ct direction reply".to_owned(),
         Stmt::HelperIs(helper) => format!("ct helper \"{}\"", name(helper)),
@@ -256,6 +255,14 @@ fn statement(statement: &Stmt) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn state_text(state: CtState) -> &'static str {
+    match state {
+        CtState::New => "new",
+        CtState::Invalid => "invalid",
+        CtState::Related => "related",
+    }
 }
 
 fn mark_is(generation: Generation) -> String {

@@ -42,8 +42,24 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// Two namespaces joined by a veth pair, with addresses of both families.
     pub(crate) fn new() -> Self {
+        Self::joined(|inside, outside| join(inside, "eth0", outside, "eth0"))
+    }
+
+    /// The same by a link of another kind (`ipvlan`, `mode l2`), on top of one whose other end is `eth0` outside.
+    pub(crate) fn over(kind: &[&str]) -> Self {
+        Self::joined(|inside, outside| {
+            outside.ip(&["link", "add", "parent0", "type", "veth", "peer", "name", "eth0"]);
+            outside.ip(&["link", "set", "parent0", "up"]);
+            let made = ["link", "add", "made0", "link", "parent0", "type"];
+            outside.ip(&[&made[..], kind].concat());
+            outside.ip(&["link", "set", "made0", "netns", &inside.name]);
+            inside.ip(&["link", "set", "made0", "name", "eth0"]);
+        })
+    }
+
+    fn joined(join: impl FnOnce(&TestNetns, &TestNetns)) -> Self {
         let (inside, outside) = (TestNetns::new(), TestNetns::new());
-        join(&inside, "eth0", &outside, "eth0");
+        join(&inside, &outside);
         for (netns, v4, v6) in [(&inside, OWN4, OWN6), (&outside, OTHER4, OTHER6)] {
             netns.ip(&["addr", "add", &format!("{v4}/24"), "dev", "eth0"]);
             netns.ip(&["addr", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"]);

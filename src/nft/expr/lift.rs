@@ -13,6 +13,7 @@ fn candidates(exprs: &[Expr]) -> Vec<Stmt> {
     found.extend([Stmt::IsUnjudged, Stmt::IsLocal, Stmt::SetLocal]);
     found.extend([Stmt::IsObserved, Stmt::SetObserved, Stmt::LogAnswer]);
     found.extend([CtState::Invalid, CtState::Related, CtState::New].map(Stmt::CtState));
+    found.push(Stmt::CtStateIsNot(CtState::Related));
     found.extend([CtDirection::Original, CtDirection::Reply].map(Stmt::CtDirection));
     found.extend([Reject::TcpReset, Reject::AdminProhibited].map(Stmt::Reject));
     let byte = |expr: &Expr| match expr {

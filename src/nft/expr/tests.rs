@@ -13,6 +13,7 @@ fn every_statement_is_lifted_from_its_own_lowering() {
         Stmt::CtState(CtState::Invalid),
         Stmt::CtState(CtState::Related),
         Stmt::CtState(CtState::New),
+        Stmt::CtStateIsNot(CtState::Related),
         Stmt::IsUnjudged,
         Stmt::IsLocal,
         Stmt::SetLocal,
