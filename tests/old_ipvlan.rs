@@ -1,4 +1,4 @@
-//! Layer old: links that have no cable of their own, macvlan and ipvlan, which not every kernel has. The policy and the guard
+//! Layers kernel and old, in both in the virtual machine: links that have no cable of their own, macvlan and ipvlan, which not every kernel has. The policy and the guard
 //! hold there as on any other, and ordinary traffic passes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
