@@ -2,14 +2,16 @@
 //! and nothing else is.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "kernel/frames.rs"]
+mod frames;
 #[path = "kernel/netns.rs"]
 mod netns;
 #[path = "ftp/transfer.rs"]
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -375,6 +377,34 @@ fn an_address_of_somebody_else_opens_nothing_to_them() {
     let said = lab.ftp(&["led", SERVER[0]]);
     assert_eq!(refusals(&lab.third), before, "{said}");
     assert_ne!(said, SMALL);
+}
+
+/// A client has the kernel expect its server, and then plays the server itself, over lo: its own packets to any port of the server
+/// would be that connection's replies.
+#[test]
+fn what_is_expected_and_comes_over_lo_opens_nothing() {
+    let lab = Lab::new();
+    let _server = lab.serve(&[]);
+    let mut tables = lab.enforce("21/tcp with helper ftp");
+    // The server's end lets everything in: what leaves the client is asked.
+    let before = tables[1].dump().unwrap();
+    tables[1].commit(&plan(before.ruleset.as_ref(), None), None).unwrap();
+    let before = refusals(&lab.server);
+    inside_of(&lab.client, || {
+        let [own, server]: [Ipv6Addr; 2] = [CLIENT, SERVER].map(|ends| ends[1].parse().unwrap());
+        let mut control = TcpStream::connect((server, 21)).unwrap();
+        let mut said = [0; 512];
+        // The kernel reads nothing before it has seen a line end.
+        for line in ["NOOP".to_owned(), format!("EPRT |2|{own}|{HIGH_PORT}|")] {
+            assert!(control.read(&mut said).unwrap() > 0);
+            write!(control, "{line}\r\n").unwrap();
+        }
+        assert!(control.read(&mut said).unwrap() > 0);
+        // What answers it would go to the server.
+        let _listener = TcpListener::bind((own, HIGH_PORT)).unwrap();
+        let _played = frames::begin_tcp6((server, HIGH_PORT), (own, HIGH_PORT));
+    });
+    assert_eq!(refusals(&lab.server), before);
 }
 
 /// How many resets a netns has sent: nobody listens where it was connected to.

@@ -11,6 +11,7 @@ mod guarded;
 #[path = "kernel/netns.rs"]
 mod netns;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use attacks::{STRANGER4, STRANGER6};
@@ -93,4 +94,33 @@ fn an_address_that_is_given_up_speaks_for_nobody_any_more() {
     // What it says for itself goes on.
     assert_eq!(world.echo_udp(OTHER4.into(), 8), 8);
     assert_eq!(world.echo_udp(OTHER6.into(), 8), 8);
+}
+
+/// Who holds `NET_ADMIN` can make connections known to the kernel that nobody asked about, so the guard asks each packet. When the last
+/// who does has left, what such entries let through must not be trusted.
+#[test]
+fn when_nobody_may_configure_the_netns_any_more_everything_is_judged_again() {
+    let mut world = Guarded::new();
+    world.terms.is_admin = true;
+    world.apply();
+    assert_eq!(arrive(&world, STRANGER4, STRANGER6), [0; 3], "the guard stops them");
+    world.terms.is_admin = false;
+    assert!(world.apply().transaction.revokes);
+    assert_eq!(arrive(&world, STRANGER4, STRANGER6), [0; 3], "the policy does");
+    world.terms.is_admin = true;
+    assert!(world.apply().transaction.revokes);
+}
+
+/// Connections outlive the table they were judged by.
+#[test]
+fn a_table_that_is_made_again_knows_nobody_by_the_former_ones_mark() {
+    let mut world = Guarded::new();
+    world.share();
+    let begun = (0..3).map(|_| {
+        world.clear();
+        world.doubt();
+        world.apply().known.ruleset.unwrap().generation().unwrap()
+    });
+    let begun: BTreeSet<_> = begun.collect();
+    assert!(begun.len() > 1, "{begun:?}");
 }

@@ -175,8 +175,16 @@ fn hook_rules(loopback: Stmt, direction: Direction, enforce: bool) -> Vec<Rule> 
 /// packets to that address are replies (security model 4). Nothing else may use such an entry. On the way in too: what a
 /// packet socket puts on lo never went out.
 fn loopback() -> Vec<Rule> {
+    let expected = vec![
+        Stmt::CtState(CtState::Related),
+        Stmt::L4ProtoIsNot(ICMP),
+        Stmt::L4ProtoIsNot(ICMP6),
+        Stmt::SetLocal,
+    ];
     vec![
         rule(vec![Stmt::CtState(CtState::New), Stmt::SetLocal], "began on lo: no policy was asked"),
+        // An error is told under the mark of the connection it is about; what is expected is born with its master's.
+        rule(expected, "expected, and began on lo"),
         answers(),
         rule(vec![Stmt::Verdict(Verdict::Accept)], ""),
     ]

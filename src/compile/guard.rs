@@ -113,7 +113,7 @@ pub fn guard(
         return None;
     }
     let has_v6 = own.iter().any(IpAddr::is_ipv6);
-    // Who may configure its netns can give itself addresses and make connections known to the kernel.
+    // Who may configure its netns can make connections known to the kernel that nobody was asked about.
     let trusts = policy.chains.contains_key(SENDER) && !terms.is_admin;
     let mut guard = Ruleset::empty(TableFamily::Netdev);
     guard.sets.insert(OWN4.to_owned(), addresses(Family::V4, own));

@@ -20,6 +20,7 @@ use crate::metadata::{Inventory, Runtime, Workload};
 use crate::policy::{DenyVerdicts, Mode, Policy, Settings, netns_mode};
 
 use chains::Shape;
+use guard::Terms;
 pub use interpret::{Outcome, Packet, interpret};
 use ruleset::Chain;
 pub use ruleset::{Generation, Ruleset, TABLE, TableFamily};
@@ -82,7 +83,9 @@ pub fn compile_as(
     let mut sets = expand::sets(members, owner, inventory, &options.settings);
     sets.extend(helped::sets(members, owner, inventory, &options.settings));
     let routes = members.iter().any(|policy| policy.routes);
-    let shape = Shape { routes, asks_directly: asks_directly(owner), asks_sender: !routes };
+    // Who may configure its netns is asked at the links, each time: it can make connections known to the kernel.
+    let asks_sender = !routes && !Terms::of(members, inventory).is_admin;
+    let shape = Shape { routes, asks_directly: asks_directly(owner), asks_sender };
     if shape.asks_sender {
         sets.extend(sender::sets(&BTreeSet::new()));
     }

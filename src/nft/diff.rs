@@ -168,7 +168,7 @@ impl fmt::Write for Brief {
 
 /// Plans from `actual` (`None`: there is no table) to `wanted` (`None`: there shall be none).
 ///
-/// The generation of `wanted` is not looked at: the transaction keeps the table's own, and takes the next one when
+/// The generation of `wanted` is that of a table that is made. One that is there keeps its own, and takes the next one when
 /// something is revoked.
 pub fn plan(actual: Option<&Ruleset>, wanted: Option<&Ruleset>) -> Transaction {
     plan_as(actual, wanted, Claim::default())
@@ -183,7 +183,7 @@ pub fn plan_as(actual: Option<&Ruleset>, wanted: Option<&Ruleset>, claim: Claim)
         (None, None) => (Vec::new(), None, false),
         (Some(_), None) => (vec![Op::DeleteTable], None, false),
         (None, Some(wanted)) => {
-            let target = wanted.clone().at_generation(Generation::FIRST);
+            let target = wanted.clone();
             let mut ops = vec![add];
             ops.extend(changes(&empty(), &target));
             (ops, Some(target), false)

@@ -78,7 +78,7 @@ pub enum Where {
     Out,
     /// On its way through.
     Transit,
-    /// At a link, from a raw or packet socket.
+    /// From a packet socket, at a link, or not from an own address.
     Raw,
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Decides nothing but what `nft::plan` says. Blocking: run it on a thread that may wait.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::identity;
 use super::kept::Socket;
 use crate::compile::guard::{Link, Terms, guard, guarded};
-use crate::compile::{Ruleset, TableFamily};
+use crate::compile::{Generation, Ruleset, TableFamily};
 use crate::config::Ownership;
 use crate::metadata::WorkloadId;
 use crate::nft::conntrack_entries::ControlWatch;
@@ -232,6 +234,7 @@ impl Kernel {
         drop(netns);
         let Socket { table, seats, .. } = target.socket.insert(socket);
         let mut unguarded = self.unguarded.get().cloned();
+        let begin = any_generation();
         let (mut generation, mut stale) = (None, 0);
         // What is wanted, but for helpers this kernel does not have.
         let mut unhelped: Option<Ruleset> = None;
@@ -254,7 +257,10 @@ impl Kernel {
             let is_first = before.is_some() && ruleset.is_none();
             let own = target.wanted.guard.own(&links, target.is_fresh || is_first);
             let wanted = unhelped.as_ref().or(target.wanted.table.as_deref());
-            let wanted = wanted.map(|wanted| wanted.sending_from(&own));
+            let wanted = wanted.map(|wanted| match ruleset {
+                Some(_) => wanted.sending_from(&own),
+                None => Cow::Owned(wanted.sending_from(&own).into_owned().at_generation(begin)),
+            });
             let wanted = wanted.as_deref();
             let guard = match (&unguarded, wanted) {
                 (None, Some(wanted)) => guard(&target.wanted.guard, &links, &own, wanted),
@@ -276,7 +282,9 @@ impl Kernel {
                 )),
                 // Somebody changes something all the time; that shall not keep us from it.
                 None => {
-                    let anew = |family, wanted| plan_anew(family, wanted, generation, claimed);
+                    let anew = |family, wanted| {
+                        plan_anew(family, wanted, generation.or(Some(begin)), claimed)
+                    };
                     let policy = anew(TableFamily::Inet, wanted);
                     match unguarded {
                         Some(_) => policy,
@@ -443,6 +451,12 @@ fn read(table: &mut KernelTable, inode: u64) -> Result<Option<Known>, ApplyError
 /// (Linux 5.16), the family, or the expression that asks for a route (`CONFIG_IP_ROUTE_CLASSID`).
 fn is_unknown(errno: i32) -> bool {
     matches!(errno, libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)
+}
+
+/// What a table begins with. Connections may be older than it, and carry the mark of one that was there before.
+fn any_generation() -> Generation {
+    let random = RandomState::new().hash_one(()) as u32;
+    Generation::from_mark(random & Generation::MASK).unwrap_or(Generation::FIRST)
 }
 
 /// Each commit raises the generation by one; zero is left out (`nf_tables_commit`).

@@ -59,8 +59,8 @@ pub(super) struct NetnsState {
     is_doubted: bool,
     /// What was wanted when the last try succeeded.
     pub(super) reached: Option<Wanted>,
-    /// The guard that was made then.
-    guard: Option<Ruleset>,
+    /// The guard that was made then, and the addresses that were its own.
+    made: Option<(Option<Ruleset>, BTreeSet<IpAddr>)>,
     /// The addresses that were its own when it was programmed first.
     first: Option<BTreeSet<IpAddr>>,
     pub(super) last: LastTry,

@@ -120,6 +120,37 @@ fn networks_joined_and_left_change_what_peers_allow_in_both_families() {
     host.docker_ok(&["network", "rm", "first", "second"]);
 }
 
+/// Its own addresses stand in its table, and only the runtime can give it any: nobody has tampered when these change.
+#[test]
+fn addresses_that_come_and_go_are_followed_and_no_repair_where_nothing_is_guarded() {
+    let stage = Stage::take();
+    let host = stage.host;
+    host.docker_ok(&["network", "create", "--ipv6", "more"]);
+    let seawall = Seawall::start(host, ENFORCE);
+    let mut quiet = host.guest(&["--cap-drop", "NET_RAW", "nginx:1.22", "sleep", "900"]);
+    seawall.await_programmed(&quiet.id);
+    host.docker_ok(&["network", "connect", "more", &quiet.id]);
+    quiet.look();
+    let (v4, v6) = quiet.addresses["more"];
+    let came: Vec<IpAddr> = vec![v4.unwrap().into(), v6.unwrap().into()];
+    let own = || {
+        let table = quiet.table().unwrap();
+        let sets = ["own4", "own6"].map(|name| table.sets[name].elements.clone());
+        let held = |ip: &IpAddr| {
+            sets.iter().flat_map(|set| set.keys()).any(|element| element.first.address == *ip)
+        };
+        came.iter().filter(|ip| held(ip)).count()
+    };
+    until("both are its own", LIMIT, || own() == 2);
+    host.docker_ok(&["network", "disconnect", "more", &quiet.id]);
+    until("neither is", LIMIT, || own() == 0);
+    seawall.settled();
+    let repairs = seawall.journal_of(&quiet.id).into_iter().filter(|entry| entry.is_repair);
+    assert_eq!(repairs.map(|entry| entry.changes).collect::<Vec<_>>(), Vec::<Vec<String>>::new());
+    drop(quiet);
+    host.docker_ok(&["network", "rm", "more"]);
+}
+
 /// Whether any of the addresses is in a set of the table.
 fn mentions(table: &seawall::compile::Ruleset, ips: &[IpAddr]) -> bool {
     let mut elements = table.sets.values().flat_map(|set| set.elements.keys());

@@ -238,24 +238,38 @@ pub(crate) fn by_anybody6(
     data: &[u8],
 ) -> io::Result<usize> {
     const NOBODY: libc::c_long = 65_534;
-    let end = |(address, port): (Ipv6Addr, u16)| {
-        // SAFETY: zeroes are a valid address.
-        let mut end = unsafe { zeroed::<libc::sockaddr_in6>() };
-        end.sin6_family = libc::AF_INET6 as u16;
-        end.sin6_addr.s6_addr = address.octets();
-        end.sin6_port = port.to_be();
-        end
-    };
     // SAFETY: of this thread only; all its capabilities go with it.
     assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) }, 0);
-    let fd = open(libc::AF_INET6, libc::SOCK_DGRAM, 0);
+    send_to(&bound6(libc::SOCK_DGRAM, from), data, &end6(to))
+}
+
+/// Begins a TCP connection from an address that need not be its own, and waits for nothing.
+pub(crate) fn begin_tcp6(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16)) -> OwnedFd {
+    let fd = bound6(libc::SOCK_STREAM | libc::SOCK_NONBLOCK, from);
+    let to = end6(to);
+    // SAFETY: the address lives during the call. Whether anybody answers is not asked.
+    unsafe { libc::connect(fd.as_raw_fd(), (&raw const to).cast(), size_of_val(&to) as u32) };
+    fd
+}
+
+fn end6((address, port): (Ipv6Addr, u16)) -> libc::sockaddr_in6 {
+    // SAFETY: zeroes are a valid address.
+    let mut end = unsafe { zeroed::<libc::sockaddr_in6>() };
+    end.sin6_family = libc::AF_INET6 as u16;
+    end.sin6_addr.s6_addr = address.octets();
+    end.sin6_port = port.to_be();
+    end
+}
+
+fn bound6(kind: i32, from: (Ipv6Addr, u16)) -> OwnedFd {
+    let fd = open(libc::AF_INET6, kind, 0);
     set(&fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1);
-    let from = end(from);
+    let from = end6(from);
     // SAFETY: the address lives during the call.
     let bound =
         unsafe { libc::bind(fd.as_raw_fd(), (&raw const from).cast(), size_of_val(&from) as u32) };
     assert_eq!(bound, 0);
-    send_to(&fd, data, &end(to))
+    fd
 }
 
 /// Everything that arrives at a link.

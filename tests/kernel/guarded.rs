@@ -100,7 +100,7 @@ impl Guarded {
     /// Brings the policy and its guard into force.
     pub(crate) fn apply(&mut self) -> Applied {
         self.target.wanted = Wanted {
-            table: Some(ruleset(self.mode, self.terms.routes).into()),
+            table: Some(ruleset(self.mode, &self.terms).into()),
             guard: self.terms.clone(),
         };
         self.bring()
@@ -108,10 +108,8 @@ impl Guarded {
 
     /// Only the policy.
     pub(crate) fn apply_unguarded(&mut self) -> Applied {
-        self.target.wanted = Wanted {
-            table: Some(ruleset(self.mode, self.terms.routes).into()),
-            guard: Terms::default(),
-        };
+        self.target.wanted =
+            Wanted { table: Some(ruleset(self.mode, &self.terms).into()), guard: Terms::default() };
         self.bring()
     }
 
@@ -320,9 +318,10 @@ fn ping(netns: &TestNetns, to: IpAddr, size: usize) {
 }
 
 /// One port and ping, in both directions, within the two networks.
-fn ruleset(mode: Mode, routes: bool) -> Ruleset {
+fn ruleset(mode: Mode, terms: &Terms) -> Ruleset {
     let mut workload = Workload::new(WorkloadId::new("w"), Text::new("w"), Runtime::Docker);
     workload.capabilities.net_raw = true;
+    workload.capabilities.net_admin = terms.is_admin;
     let networks = ["10.9.0.0/24", "fd09::/64"];
     let ends = [Direction::Ingress, Direction::Egress];
     let statements = ends.into_iter().flat_map(|direction| {
@@ -345,7 +344,7 @@ fn ruleset(mode: Mode, routes: bool) -> Ruleset {
         mode,
         mode_from: Provenance::Setting { key: "mode" },
         statements: statements.collect(),
-        routes,
+        routes: terms.routes,
     };
     let inventory: Inventory = [workload].into_iter().collect();
     compile(&[&policy], &inventory, &Options::default()).unwrap()

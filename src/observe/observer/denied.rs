@@ -92,7 +92,7 @@ fn said(denial: &Denial) -> String {
         Where::In => format!("at {workload}, on its way in"),
         Where::Out => format!("at {workload}, on its way out"),
         Where::Transit => format!("at {workload}, on its way through"),
-        Where::Raw => format!("at {workload}, from a raw or packet socket"),
+        Where::Raw => format!("at {workload}, from a packet socket or not from its own address"),
     };
     let reply = if denial.is_reply { ", in a connection that was there before" } else { "" };
     let by = match (&denial.process, denial.uid) {

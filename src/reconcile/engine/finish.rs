@@ -50,9 +50,10 @@ impl Engine {
                     clearing.note(&applied.transaction);
                 }
                 // What follows links that only the runtime can change is no repair.
-                let follows = !wanted.guard.is_admin && state.guard != applied.known.guard;
+                let made = (applied.known.guard.clone(), applied.addresses.clone());
+                let follows = !wanted.guard.is_admin && state.made.as_ref() != Some(&made);
                 let is_repair = state.reached.as_ref() == Some(&wanted) && !follows;
-                state.guard.clone_from(&applied.known.guard);
+                state.made = Some(made);
                 state.last = LastTry {
                     is_in_force: applied.known.ruleset.is_some(),
                     is_guarded: wanted.guard.guards
