@@ -2,7 +2,8 @@
 //!
 //! Pure. A packet of the IP stack has a route, and was judged by `inet seawall` when it got one; what a packet socket
 //! (`AF_PACKET`) sends has none. So nothing of the policy is repeated here: without a route only the link's own ARP
-//! leaves, and with one only what says truly whom it is from (security model 4).
+//! leaves. With one all does but neighbour discovery of others, where the policy asked whom it is from ([`super::sender`]);
+//! elsewhere that is asked here, of each packet (security model 4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
