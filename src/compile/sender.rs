@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 
 use super::chains::{denying_connection, rule};
 use super::ruleset::{
@@ -33,25 +34,38 @@ pub(super) fn sets(own: &BTreeSet<IpAddr>) -> impl Iterator<Item = (String, Set)
     OWN.into_iter().map(|(family, name)| (name.to_owned(), addresses(family, own)))
 }
 
+/// What all netns have alike, once.
+static COMMENT: LazyLock<Comment> =
+    LazyLock::new(|| Comment::new("addresses this container may send from"));
+static NONE_YET: LazyLock<Comment> = LazyLock::new(|| Comment::new("none yet"));
+static NOBODY: LazyLock<[Set; 2]> =
+    LazyLock::new(|| OWN.map(|(family, _)| made(family, BTreeMap::new())));
+
 /// Own addresses, and the unspecified one: who asks whether an address is taken has none yet, and nobody is it.
 pub(super) fn addresses(family: Family, own: &BTreeSet<IpAddr>) -> Set {
+    let of_family = own.iter().filter(|address| Family::of(**address) == family);
+    let elements: BTreeMap<Element, Comment> =
+        of_family.map(|address| (element(*address), Comment::default())).collect();
+    let [nobody4, nobody6] = &*NOBODY;
+    match (elements.is_empty(), family) {
+        (true, Family::V4) => nobody4.clone(),
+        (true, Family::V6) => nobody6.clone(),
+        (false, _) => made(family, elements),
+    }
+}
+
+fn made(family: Family, mut elements: BTreeMap<Element, Comment>) -> Set {
     let none: IpAddr = match family {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let element =
-        |address: &IpAddr| Element::exact(Key { address: *address, selector: 0, port: 0 });
-    let of_family = own.iter().filter(|address| Family::of(**address) == family);
-    let mut elements: BTreeMap<Element, Comment> =
-        of_family.map(|address| (element(address), Comment::default())).collect();
-    elements.insert(element(&none), Comment::new("none yet"));
-    Set {
-        family,
-        kind: KeyKind::Address,
-        interval: false,
-        comment: Comment::new("addresses this container may send from"),
-        elements: elements.into(),
-    }
+    elements.insert(element(none), NONE_YET.clone());
+    let comment = COMMENT.clone();
+    Set { family, kind: KeyKind::Address, interval: false, comment, elements: elements.into() }
+}
+
+fn element(address: IpAddr) -> Element {
+    Element::exact(Key { address, selector: 0, port: 0 })
 }
 
 /// Comes back for what is from an own address, and ends what is not; `None` observes.
