@@ -136,13 +136,13 @@ pub fn guard(
             drops: terms.denies,
         };
         // What most packets are comes first: it takes no jump, and no set is asked.
-        let usual = |link| match trusts {
+        let first = match trusts {
             true => vec![judged(vec![Stmt::HasRoute, Stmt::L4ProtoIsNot(ICMP6)])],
-            false => usual(link, terms, own),
+            false => from_own_address(link, terms, own),
         };
         // By its number: no name from outside is a chain's.
         let name = format!("link{}", link.index);
-        let rules = if link.is_up { leaving(link, usual(link)) } else { arriving() };
+        let rules = if link.is_up { leaving(link, first) } else { arriving() };
         guard.chains.insert(name, Chain { base: Some(base), rules: rules.into() });
     }
     Some(guard)
@@ -172,7 +172,7 @@ fn judged(mut which: Vec<Stmt>) -> Rule {
 }
 
 /// What comes from a link's own address.
-fn usual(link: &Link, terms: &Terms, own: &BTreeSet<IpAddr>) -> Vec<Rule> {
+fn from_own_address(link: &Link, terms: &Terms, own: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let of = |family| {
         let is_usual = |address: &&IpAddr| {
             Family::of(**address) == family && own.contains(*address) && !is_link_local(address)
@@ -186,9 +186,8 @@ fn usual(link: &Link, terms: &Terms, own: &BTreeSet<IpAddr>) -> Vec<Rule> {
     Family::BOTH.into_iter().filter_map(of).collect()
 }
 
-/// The rules at one link, behind those of what is usual there.
-fn leaving(link: &Link, usual: Vec<Rule>) -> Vec<Rule> {
-    let mut rules = usual;
+/// The rules at one link, behind the first ones.
+fn leaving(link: &Link, mut rules: Vec<Rule>) -> Vec<Rule> {
     // What comes back is no IP: what resolves an address for a packet takes over that packet's route on links that keep it
     // until the end, macvlan and ipvlan among them (`arp_solicit` in the kernel, `IFF_XMIT_DST_RELEASE`).
     rules.push(rule(vec![Stmt::HasRoute, jump(ROUTED)], "the rest of what has a route"));

@@ -24,11 +24,6 @@ pub(super) const OWN4: &str = "own4";
 pub(super) const OWN6: &str = "own6";
 const OWN: [(Family, &str); 2] = [(Family::V4, OWN4), (Family::V6, OWN6)];
 
-/// Whether a set is of own addresses.
-pub fn is_own(set: &str) -> bool {
-    OWN.iter().any(|(_, name)| *name == set)
-}
-
 /// Both sets.
 pub(super) fn sets(own: &BTreeSet<IpAddr>) -> impl Iterator<Item = (String, Set)> {
     OWN.into_iter().map(|(family, name)| (name.to_owned(), addresses(family, own)))

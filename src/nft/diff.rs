@@ -218,7 +218,7 @@ pub fn plan_as(actual: Option<&Ruleset>, wanted: Option<&Ruleset>, claim: Claim)
 /// Plans what leads to `wanted` from anything: where somebody changes the ruleset faster than it can be read and planned
 /// for, nothing else comes through. Every connection is judged again.
 ///
-/// `before` is the last generation that is known to have been in force.
+/// `before` is the last generation that is known to have been in force; without one that of `wanted` is taken.
 pub fn plan_anew(
     family: TableFamily,
     wanted: Option<&Ruleset>,
@@ -226,8 +226,10 @@ pub fn plan_anew(
     claim: Claim,
 ) -> Transaction {
     let add = if claim.is_owned { Op::AddOwnedTable } else { Op::AddTable };
-    let generation = before.map_or(Generation::FIRST, Generation::next);
-    let target = wanted.map(|wanted| wanted.clone().at_generation(generation));
+    let target = wanted.cloned().map(|wanted| match before {
+        Some(before) => wanted.at_generation(before.next()),
+        None => wanted,
+    });
     // Made first, where it is not there: only what is there can be deleted.
     let mut ops = vec![Op::AddTable, Op::DeleteTable];
     if let Some(target) = &target {

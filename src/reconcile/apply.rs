@@ -234,7 +234,6 @@ impl Kernel {
         drop(netns);
         let Socket { table, seats, .. } = target.socket.insert(socket);
         let mut unguarded = self.unguarded.get().cloned();
-        let begin = any_generation();
         let (mut generation, mut stale) = (None, 0);
         // What is wanted, but for helpers this kernel does not have.
         let mut unhelped: Option<Ruleset> = None;
@@ -259,7 +258,9 @@ impl Kernel {
             let wanted = unhelped.as_ref().or(target.wanted.table.as_deref());
             let wanted = wanted.map(|wanted| match ruleset {
                 Some(_) => wanted.sending_from(&own),
-                None => Cow::Owned(wanted.sending_from(&own).into_owned().at_generation(begin)),
+                None => Cow::Owned(
+                    wanted.sending_from(&own).into_owned().at_generation(any_generation()),
+                ),
             });
             let wanted = wanted.as_deref();
             let guard = match (&unguarded, wanted) {
@@ -282,9 +283,7 @@ impl Kernel {
                 )),
                 // Somebody changes something all the time; that shall not keep us from it.
                 None => {
-                    let anew = |family, wanted| {
-                        plan_anew(family, wanted, generation.or(Some(begin)), claimed)
-                    };
+                    let anew = |family, wanted| plan_anew(family, wanted, generation, claimed);
                     let policy = anew(TableFamily::Inet, wanted);
                     match unguarded {
                         Some(_) => policy,

@@ -15,7 +15,6 @@ use super::engine::NetnsState;
 use super::queue::Queue;
 use crate::compile::Ruleset;
 use crate::compile::ruleset::Element;
-use crate::compile::sender::is_own;
 use crate::metadata::{Inventory, NetworkMode, WorkloadId};
 
 /// What the wrapper is told.
@@ -90,14 +89,13 @@ impl NetnsState {
     }
 }
 
-/// What a ruleset's exact sets say of these addresses to others. Interval sets are ranges that operators wrote: they are of
-/// nobody.
+/// What a ruleset's exact sets say of these addresses. Interval sets are ranges that operators wrote: they are of nobody.
 fn elements_about(
     ruleset: Option<&Ruleset>,
     addresses: &BTreeSet<IpAddr>,
 ) -> BTreeSet<(String, Element)> {
     let sets = ruleset.into_iter().flat_map(|ruleset| &ruleset.sets);
-    sets.filter(|(name, set)| !set.interval && !is_own(name))
+    sets.filter(|(_, set)| !set.interval)
         .flat_map(|(name, set)| {
             let meant = set.elements.keys().filter(|one| addresses.contains(&one.first.address));
             meant.map(|element| (name.clone(), *element))
